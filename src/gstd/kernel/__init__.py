@@ -1,0 +1,1 @@
+"""Money, identifiers, time, canonical bytes, hashes and the base of every error."""

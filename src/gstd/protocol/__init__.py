@@ -1,0 +1,1 @@
+"""Structs and byte layouts that cross the network."""
