@@ -1,0 +1,34 @@
+"""The notes of one process, for the time without Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_SWEEP_ABOVE = 10_000
+
+
+class LocalNotes:
+    """Holds with an end, and presence. ``monotonic`` gives seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._now = monotonic
+        self._holds: dict[str, tuple[int, float]] = {}
+        self.presence: dict[str, int] = {}
+
+    def hold(self, name: str, places: int, ttl_ms: int) -> bool:
+        """Whether one of the name's places was free and is now held."""
+        now = self._now()
+        if len(self._holds) > _SWEEP_ABOVE:
+            self._holds = {key: note for key, note in self._holds.items() if note[1] > now}
+        held, until = self._holds.get(name, (0, 0.0))
+        held = held if until > now else 0
+        if held >= places:
+            return False
+        self._holds[name] = (held + 1, now + ttl_ms / 1000)
+        return True
+
+    def drop(self, name: str) -> None:
+        """Give back one place."""
+        held, until = self._holds.get(name, (0, 0.0))
+        if held > 0:
+            self._holds[name] = (held - 1, until)

@@ -1,0 +1,1 @@
+"""PostgreSQL: pool, transactions, named SQL and migrations. The only room that knows asyncpg."""

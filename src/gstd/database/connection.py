@@ -1,0 +1,125 @@
+"""What use cases see of the database: a connection inside a transaction, rows as Structs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import asyncpg
+import msgspec
+
+from gstd.kernel.errors import GstdError
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Connection = (
+        asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+    )
+else:
+    Connection = asyncpg.Connection
+"""A connection. Use cases receive one inside a transaction and never commit it themselves."""
+
+Row = Mapping[str, Any]
+
+APP_ROLE = "gstd_app"
+"""The role of every running process: it executes the ledger's functions, never writes its tables."""
+
+_RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+UNREACHABLE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
+"""What asyncpg raises while the server is away."""
+
+
+class DatabaseUnavailableError(GstdError):
+    """PostgreSQL does not answer."""
+
+    code = "database_unavailable"
+    status = 503
+    hint = "Nothing was changed. Try again in a few seconds."
+
+
+def to_struct(row: Row, kind: type[T]) -> T:
+    """A row as a Struct of the same field names."""
+    return msgspec.convert(dict(row), kind)
+
+
+def to_structs(rows: Iterable[Row], kind: type[T]) -> list[T]:
+    """Rows as Structs, in order."""
+    return [msgspec.convert(dict(row), kind) for row in rows]
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        encoder=lambda value: b"\x01" + msgspec.json.encode(value),
+        decoder=lambda data: msgspec.json.decode(data[1:]),
+        format="binary",
+    )
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, url: str, *, role: str | None = None, size: int = 10) -> Self:
+        """Connect. With ``role`` every session runs as that role from its start.
+
+        Raises ``DatabaseUnavailableError`` when no server answers.
+        """
+        settings = {"application_name": "gstd", "timezone": "UTC", "jit": "off"}
+        if role is not None:
+            settings["role"] = role
+        try:
+            pool = await asyncpg.create_pool(
+                url, min_size=1, max_size=size, init=_prepare, server_settings=settings
+            )
+        except UNREACHABLE as error:
+            raise DatabaseUnavailableError(str(error)) from error
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Close every connection, at most five seconds later by force."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection outside a transaction, for reads of one statement."""
+        try:
+            async with self._pool.acquire() as connection:
+                yield connection
+        except UNREACHABLE as error:
+            raise DatabaseUnavailableError(str(error)) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, tries: int = 3) -> T:
+        """Run ``work`` in a transaction, again after a deadlock, at most ``tries`` times."""
+        for left in reversed(range(tries)):
+            try:
+                async with self.transaction() as connection:
+                    return await work(connection)
+            except _RETRIED:
+                if left == 0:
+                    raise
+        raise AssertionError("unreachable")

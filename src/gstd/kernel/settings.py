@@ -1,0 +1,154 @@
+"""Settings: one frozen Struct read from the environment, and the policy numbers in it.
+
+``GSTD_PORT=8430`` sets ``port``; ``GSTD_POLICY_LEASE_MS=5000`` sets ``policy.lease_ms``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from gstd.kernel.errors import GstdError
+
+PREFIX = "GSTD_"
+POLICY_PREFIX = "GSTD_POLICY_"
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[int, Meta(ge=0, le=10_000)]
+
+
+class Mode(StrEnum):
+    """Development has local accounts and test credits and is never reachable from outside."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class SettingsError(GstdError):
+    """The settings contradict each other or are missing something."""
+
+    code = "invalid_settings"
+    status = 500
+    hint = "Correct the environment variable that the message names."
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Numbers that the marketplace decides by. Amounts in nano, times as their names say."""
+
+    fee_bps: Share = 500
+    min_reward_nano: Positive = 1_000_000
+    referee_nano_per_gfuel: Annotated[int, Meta(ge=0)] = 500_000
+    """What the platform charges for re-executing 10^9 fuel."""
+
+    challenge_window_s: Annotated[int, Meta(ge=0)] = 24 * 3600
+    """How long an earning that no referee has proved stays held."""
+
+    max_job_life_s: Positive = 7 * 24 * 3600
+    max_module_bytes: Positive = 32 << 20
+    max_memory_bytes: Positive = 1 << 30
+    max_input_bytes: Positive = 64 << 10
+    max_request_bytes: Positive = 64 << 20
+    chunk_tasks: Positive = 256
+    """How many task rows are made at once, and how many a job keeps ahead of its claims."""
+
+    lease_ms: Positive = 15_000
+    """How long an attempt lives without a heartbeat; devices send one every third of it."""
+
+    max_retries: Annotated[int, Meta(ge=0)] = 3
+    retry_delays_ms: tuple[int, ...] = (1_000, 5_000, 30_000)
+    max_wrong_results: Positive = 5
+    """After so many proved lies the referee's output is delivered and the reward refunded."""
+
+    same_device_after_ms: Positive = 60_000
+    """How long a task waits for another device before the one that failed may try again."""
+
+    min_trust: Annotated[int, Meta(ge=0, le=1000)] = 100
+    """A device below this trust gets no offers."""
+
+    referee_tries: Positive = 3
+    referee_lease_ms: Positive = 90_000
+    request_skew_ms: Positive = 60_000
+    enrolment_code_s: Positive = 15 * 60
+    trial_fuel: Positive = 10_000_000_000
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one process is connected. Secrets have no defaults."""
+
+    mode: Mode = Mode.DEVELOPMENT
+    database_url: str | None = None
+    database_owner_url: str | None = None
+    """The login that migrates. Without it ``database_url`` migrates and runs as the app role."""
+
+    valkey_url: str | None = None
+    blobs_url: str | None = None
+    secret: str | None = None
+    """At least 32 random bytes in hex, the same for every process: keys derive from it."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8420
+    state: str = "~/.local/state/gstd"
+    log_json: bool = False
+    referee_slots: Positive = 1
+    policy: Policy = Policy()
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of everything this machine keeps: databases, keys, blobs, logs."""
+        return Path(self.state).expanduser().resolve()
+
+    def secret_bytes(self) -> bytes:
+        """The secret. Raises ``SettingsError`` when it is missing or too short."""
+        try:
+            secret = bytes.fromhex(self.secret or "")
+        except ValueError:
+            secret = b""
+        if len(secret) < 32:
+            raise SettingsError("GSTD_SECRET must be at least 64 hexadecimal digits")
+        return secret
+
+    def check(self) -> None:
+        """Raise ``SettingsError`` for combinations that would be unsafe."""
+        if self.mode is Mode.DEVELOPMENT and not _is_loopback(self.host):
+            raise SettingsError(
+                f"development mode does not listen on {self.host}",
+                hint="Listen on 127.0.0.1, or set GSTD_MODE=production with real secrets.",
+            )
+
+
+def settings_from(env: Mapping[str, str]) -> Settings:
+    """Settings of an environment. Raises ``SettingsError`` naming the wrong variable."""
+    policy = {
+        name.removeprefix(POLICY_PREFIX).lower(): value
+        for name, value in env.items()
+        if name.startswith(POLICY_PREFIX)
+    }
+    known = set(Settings.__struct_fields__) - {"policy"}
+    plain = {
+        field: value
+        for name, value in env.items()
+        if name.startswith(PREFIX) and (field := name.removeprefix(PREFIX).lower()) in known
+    }
+    try:
+        settings = msgspec.convert({**plain, "policy": policy}, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"GSTD_ settings: {error}") from error
+    settings.check()
+    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return all(
+            ipaddress.ip_address(str(info[4][0])).is_loopback
+            for info in socket.getaddrinfo(host, None)
+        )
+    except OSError:
+        return False
