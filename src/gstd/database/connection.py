@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import asyncpg
 import msgspec
@@ -22,10 +22,15 @@ else:
     Connection = asyncpg.Connection
 """A connection. Use cases receive one inside a transaction and never commit it themselves."""
 
-Row = Mapping[str, Any]
+
+class Row(Protocol):
+    """A row: column names and values."""
+
+    def items(self) -> Iterable[tuple[str, Any]]: ...
+
 
 APP_ROLE = "gstd_app"
-"""The role of every running process: it executes the ledger's functions, never writes its tables."""
+"""Every running process has this role: it executes the ledger's functions, no more."""
 
 _RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -50,12 +55,12 @@ class DatabaseUnavailableError(GstdError):
 
 def to_struct(row: Row, kind: type[T]) -> T:
     """A row as a Struct of the same field names."""
-    return msgspec.convert(dict(row), kind)
+    return msgspec.convert(dict(row.items()), kind)
 
 
 def to_structs(rows: Iterable[Row], kind: type[T]) -> list[T]:
     """Rows as Structs, in order."""
-    return [msgspec.convert(dict(row), kind) for row in rows]
+    return [msgspec.convert(dict(row.items()), kind) for row in rows]
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:

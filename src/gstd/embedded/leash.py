@@ -70,9 +70,10 @@ class _Options(NamedTuple):
 
 def _parse(argv: list[str]) -> _Options:
     given: dict[str, str] = {}
-    rest = list(argv)
+    rest = argv
     while rest and rest[0] != "--":
-        given[rest.pop(0)] = rest.pop(0)
+        name, value, *rest = rest
+        given[name] = value
     if not given.keys() <= {"--signal", "--grace", "--user", "--pid"}:
         raise ValueError(f"unknown options: {sorted(given)}")
     pid = int(given["--pid"]) if "--pid" in given else None

@@ -36,7 +36,7 @@ def _inspect(pid: int) -> Running | None:
 def _listed() -> Iterator[Running]:
     """Read all processes from ``ps``, for systems without ``/proc``."""
     ps = ["ps", "-axo", "pid=,pgid=,stat=,command="]
-    listing = subprocess.run(ps, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    listing = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
     for line in listing.splitlines():
         pid, group, state, *argv = line.split()
         if not state.startswith("Z"):
@@ -55,14 +55,9 @@ def running() -> Iterator[Running]:
 
 def is_running(pid: int) -> bool:
     """Whether ``pid`` is a process and not a zombie."""
-    return exists(pid) and any(process.pid == pid for process in _one(pid))
-
-
-def _one(pid: int) -> Iterator[Running]:
-    if not (_PROC / "self" / "stat").exists():
-        yield from _listed()
-    elif (process := _inspect(pid)) is not None:
-        yield process
+    if (_PROC / "self" / "stat").exists():
+        return _inspect(pid) is not None
+    return any(process.pid == pid for process in _listed())
 
 
 def exists(pid: int) -> bool:
@@ -89,6 +84,8 @@ def group_is_running(group: int) -> bool:
 
 def servers_tagged(program: str, tag: str) -> list[int]:
     """The pids of ``program`` and its helpers (``program: …``) whose command line has ``tag``."""
+    if not tag:
+        raise ValueError("an empty tag would match every server of this machine")
     return [
         process.pid
         for process in running()

@@ -109,9 +109,12 @@ class Leashed:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.process.wait(), timeout)
             group = self.process.pid
-            for signum in (self._command.stop_signal, signal.SIGKILL):
+            hard = self.process.returncode is None
+            for signum in (
+                (signal.SIGKILL,) if hard else (self._command.stop_signal, signal.SIGKILL)
+            ):
                 if group_is_running(group):
-                    send_group(group, signum if self.process.returncode is not None else 9)
+                    send_group(group, signum)
                     await until(lambda: not group_is_running(group), timeout)
             await self.process.wait()
         finally:
@@ -137,18 +140,239 @@ async def run_to_end(command: Command, *, stdin: int = asyncio.subprocess.DEVNUL
         await running.end(command.grace_seconds)
 
 
-async def to_its_end[T](work: Coroutine[object, object, T]) -> T:
+async def to_its_end(work: Coroutine[object, object, None]) -> None:
     """Await ``work`` wholly even if the caller is cancelled, which then is raised afterwards."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.wait({task})
         except asyncio.CancelledError as error:
             cancelled = error
-        except BaseException:  # noqa: BLE001, S110 - task.result() raises it below
-            pass
-    if cancelled is not None and not task.cancelled():
-        task.exception()
+    task.result()
+    if cancelled is not None:
         raise cancelled
-    return task.result()
+
+
+class State(StrEnum):
+    """Where a managed process is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+class Backoff:
+    """Pauses between restarts: 0.1 s, doubling to 5 s, from the start again after 10 s of life."""
+
+    def __init__(self) -> None:
+        self._next = _FIRST_PAUSE_SECONDS
+
+    def pause(self, lived_seconds: float) -> float:
+        """How long to wait after a process that lived so long."""
+        if lived_seconds >= _STABLE_SECONDS:
+            self._next = _FIRST_PAUSE_SECONDS
+        pause = self._next
+        self._next = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        return pause
+
+
+async def _always() -> bool:
+    return True
+
+
+async def _nothing() -> None:
+    pass
+
+
+class ManagedProcess:
+    """A child that runs until ``stop()``: when it dies, it is started again.
+
+    ``ready`` is polled after every start. ``before_restart`` runs when the last process and its
+    group are gone; an ``EmbeddedError`` or ``OSError`` it raises counts as another death.
+    ``on_state`` is called in the event loop at every change of ``state``.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        ready: Callable[[], Awaitable[bool]] = _always,
+        before_restart: Callable[[], Awaitable[None]] = _nothing,
+        on_state: Callable[[str, State], None] | None = None,
+    ) -> None:
+        self.command = command
+        self.restarts = 0
+        self.pid: int | None = None
+        self.state = State.STOPPED
+        self._ready = ready
+        self._before_restart = before_restart
+        self._on_state = on_state
+        self._stop_seconds = 10.0
+        self._stopping = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._was_ready = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The command's name."""
+        return self.command.name
+
+    async def start(self, timeout: float = 30.0, *, adopt: int | None = None) -> None:
+        """Start and wait until ready; ``adopt`` takes over a process that already runs.
+
+        Raises ``StartFailedError`` after ``timeout`` seconds or the third death before it was
+        ever ready. Whatever is raised, no process is left.
+        """
+        if self._task is not None:
+            raise RuntimeError(f"{self.name} is already started")
+        self._stopping.clear()
+        self._settled.clear()
+        self._was_ready = False
+        self._task = asyncio.create_task(self._keep_alive(adopt), name=f"keep {self.name}")
+        try:
+            await self._first_ready(timeout)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _first_ready(self, timeout: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), timeout)
+        if not self._was_ready:
+            detail = log_tail(self.command.log)
+            raise StartFailedError(f"{self.name} did not become ready.\n{detail}".strip())
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Stop signal, then SIGKILL after ``timeout`` seconds; returns when the process is gone.
+
+        Harmless when it is not running. A cancelled call still stops the process.
+        """
+        if self._task is None:
+            return
+        self._stop_seconds = timeout
+        self._stopping.set()
+        await to_its_end(self._joined(self._task))
+
+    async def _joined(self, task: asyncio.Task[None]) -> None:
+        try:
+            with suppress(asyncio.CancelledError):
+                await task
+        finally:
+            if self._task is task:
+                self._task = None
+
+    async def _keep_alive(self, adopt: int | None) -> None:
+        backoff = Backoff()
+        deaths = 0
+        try:
+            while True:
+                started = time.monotonic()
+                await self._live(adopt)
+                adopt = None
+                deaths += 1
+                hopeless = deaths >= _ATTEMPTS_TO_START and not self._was_ready
+                if self._stopping.is_set() or hopeless:
+                    return
+                self.restarts += 1
+                self._enter(State.RESTARTING)
+                if await self._asked_to_stop_within(backoff.pause(time.monotonic() - started)):
+                    return
+        finally:
+            self._enter(State.STOPPED)
+            self._settled.set()
+
+    async def _live(self, adopt: int | None) -> None:
+        """One life, from the start to the end of the last process of its group."""
+        try:
+            if self.state is State.RESTARTING:
+                await self._before_restart()
+            running = await Leashed.launch(self.command, adopt=adopt)
+        except (OSError, EmbeddedError):
+            return
+        self.pid = running.process.pid
+        self._enter(State.STARTING)
+        waits = [
+            asyncio.create_task(running.process.wait()),
+            asyncio.create_task(self._stopping.wait()),
+        ]
+        readiness = asyncio.create_task(self._become_ready())
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (readiness, *waits):
+                task.cancel()
+            self.pid = None
+            await running.end(self._stop_seconds)
+
+    async def _become_ready(self) -> None:
+        while True:
+            with suppress(OSError):
+                if await self._ready():
+                    break
+            await asyncio.sleep(_POLL_SECONDS)
+        self._was_ready = True
+        self._enter(State.READY)
+        self._settled.set()
+
+    async def _asked_to_stop_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
+
+    def _enter(self, state: State) -> None:
+        if state is not self.state:
+            self.state = state
+            if self._on_state is not None:
+                self._on_state(self.name, state)
+
+
+class Service(Protocol):
+    """What a supervisor starts and stops: a server, or a process of ours."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def start(self) -> object: ...
+
+    async def stop(self) -> None: ...
+
+
+class Supervisor:
+    """Services started in order and stopped in reverse order, none of them left behind.
+
+    Use it as a context: leaving it, by whatever way, stops everything, even when one stop fails
+    or the caller is cancelled meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self.services: list[Service] = []
+
+    async def start(self, *services: Service) -> None:
+        """Start these one after the other, each once the one before it is ready.
+
+        Raises what a start raises; the services started before keep running until ``stop()``.
+        """
+        for service in services:
+            self._stack.push_async_callback(service.stop)
+            self.services.append(service)
+            await service.start()
+
+    async def stop(self) -> None:
+        """Stop everything, the last started first. Raises the last error of a stop."""
+        self.services.clear()
+        await to_its_end(self._stack.aclose())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -19,7 +18,7 @@ from gstd.sandbox.errors import ModuleDoesNotCompile, ModuleMemoryTooLarge, Modu
 from gstd.sandbox.inspect import MAX_MEMORY_BYTES, PAGE_BYTES, inspect_module
 from gstd.sandbox.sections import MAX_PAGES, MAX_TABLE_ELEMENTS, MAX_TABLES
 from gstd.sandbox.wasi import FUNCTIONS, WASI_MODULE, Host, OutsideMemoryError, Stop
-from gstd.sandbox.wire import Artefact, Done, Fault, FromChild, Job, NotCompiled, Refused
+from gstd.sandbox.wire import JOBS, Artefact, Done, Fault, FromChild, Job, NotCompiled, Refused
 
 _MASKS: Final = {"i": 0xFFFF_FFFF, "I": 0xFFFF_FFFF_FFFF_FFFF}
 _REASON_CHARS: Final = 500
@@ -86,8 +85,9 @@ def compile_module(data: bytes) -> FromChild:
     return Artefact(info.memory_min_pages, maximum, bytes(code))
 
 
-def run_module(artefact: Artefact, job: Job) -> FromChild:
-    """Run a compiled module to its end."""
+def run_module(artefact: Artefact, encoded_job: bytes) -> FromChild:
+    """Run a compiled module to its end. ``encoded_job`` is a ``Job`` in msgpack."""
+    job = JOBS.decode(encoded_job)
     limits = job.limits
     if artefact.memory_min_pages * PAGE_BYTES > limits.memory_bytes:
         return Refused(
@@ -158,13 +158,11 @@ class _Instance:
         self._store.set_limits(limits.memory_bytes, MAX_TABLE_ELEMENTS, 1, MAX_TABLES, 1)
         self._store.set_fuel(limits.fuel)
         self._memory = _GuestMemory(self._store)
-        self._host = self._make_host(job.input, limits)
+        task = TaskInput(args=job.args, stdin=job.stdin, seed=job.seed)
+        self._host = Host(task, limits.output_bytes, self._memory, self._charge)
         self._linker = wasmtime.Linker(engine)
-        for item in module.imports:
-            self._define(item.name or "")
-
-    def _make_host(self, task: TaskInput, limits: Limits) -> Host:
-        return Host(task, limits.output_bytes, self._memory, self._charge)
+        for name in {item.name for item in module.imports}:
+            self._define(name or "")
 
     def _charge(self, fuel: int) -> None:
         left = self._store.get_fuel()
@@ -217,6 +215,3 @@ class _Instance:
                 stderr=bytes(self._host.stderr[:STDERR_BYTES]),
             )
         )
-
-
-Work = Callable[[], FromChild]

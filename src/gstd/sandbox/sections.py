@@ -177,7 +177,7 @@ def _functions(reader: Reader, out: Sections) -> None:
         out.functions.append(_type_index(reader, out))
 
 
-def _tables(reader: Reader, _: Sections) -> None:
+def _tables(reader: Reader, _out: Sections) -> None:
     for _ in range(reader.count("tables", MAX_TABLES)):
         form = reader.byte()
         if form == 0x40:  # a table with an initial value for every element
@@ -192,7 +192,7 @@ def _tables(reader: Reader, _: Sections) -> None:
 def _table_type(reader: Reader, element: int) -> None:
     if element not in (FUNCREF, EXTERNREF):
         raise ModuleUnsupportedFeature(f"A table holds references of type {element:#x}.")
-    minimum, _ = _limits(reader, 1 << 32, "table")
+    minimum = _limits(reader, 1 << 32, "table")[0]
     if minimum > MAX_TABLE_ELEMENTS:
         too_many("elements in a table", minimum, MAX_TABLE_ELEMENTS)
 
@@ -271,7 +271,7 @@ def _start(reader: Reader, out: Sections) -> None:
     out.start = reader.u32()
 
 
-def _segments(reader: Reader, _: Sections) -> None:
+def _segments(reader: Reader, _out: Sections) -> None:
     reader.count("segments", MAX_SEGMENTS)
     reader.skip(reader.left)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from gstd.protocol.execution import Limits, Outcome, TaskInput
+from gstd.protocol.execution import Limits, Outcome
 
 _LENGTH: Final = struct.Struct(">I")
 LENGTH_BYTES: Final = _LENGTH.size
@@ -43,9 +43,11 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What the child needs besides the artefact."""
+    """What the child needs besides the artefact: a ``TaskInput``, field by field, and limits."""
 
-    input: TaskInput
+    args: tuple[str, ...]
+    stdin: bytes
+    seed: int
     limits: Limits
 
 

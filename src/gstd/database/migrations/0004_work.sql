@@ -29,19 +29,22 @@ CREATE TABLE job (
     referee bigint NOT NULL CHECK (referee >= 0),
     task_lock bigint NOT NULL CHECK (task_lock = quorum * (reward + fee) + referee),
     task_count integer NOT NULL CHECK (task_count > 0),
-    made integer NOT NULL DEFAULT 0 CHECK (made BETWEEN 0 AND task_count),
+    made integer NOT NULL DEFAULT 0 CHECK (made >= 0),
+    dropped integer NOT NULL DEFAULT 0 CHECK (dropped >= 0), -- rows that will never be made
     priority smallint NOT NULL CHECK (priority BETWEEN 0 AND 3),
     deadline timestamptz NOT NULL,
     limits jsonb NOT NULL,
+    limits_hash bytea NOT NULL,
     input_range jsonb,
     inputs_hash bytea,
     created_at timestamptz NOT NULL,
     closed_at timestamptz,
     CHECK ((input_range IS NULL) <> (inputs_hash IS NULL)),
+    CHECK (made + dropped <= task_count),
     CHECK ((state = 'open') = (closed_at IS NULL))
 );
 CREATE INDEX job_account ON job (account_id, id);
-CREATE INDEX job_open ON job (id) WHERE state <> 'closed';
+CREATE INDEX job_open ON job (id) WHERE state = 'open';
 
 -- One input of a job. `wanted` is how many attempts may still be claimed; while it is positive
 -- the task is queued.
@@ -78,7 +81,8 @@ CREATE INDEX task_queue ON task (priority, deadline, id) WHERE wanted > 0;
 CREATE INDEX task_unfinished ON task (job_id, deadline)
     WHERE state IN ('blocked', 'queued', 'running', 'verifying');
 CREATE INDEX task_deadline ON task (deadline) WHERE state IN ('blocked', 'queued', 'running');
-CREATE INDEX task_verifying ON task (id) WHERE state = 'verifying';
+CREATE INDEX task_not_final ON task (id)
+    WHERE state IN ('blocked', 'queued', 'running', 'verifying');
 CREATE INDEX task_job_state ON task (job_id, state);
 
 -- One device's try at one task. Its id is the fencing token. No attempt without a proof of work.

@@ -1,0 +1,1 @@
+"""Accounts, API keys and devices: who somebody is, from the credential alone."""

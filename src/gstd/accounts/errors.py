@@ -1,0 +1,71 @@
+"""Broken rules about identity."""
+
+from __future__ import annotations
+
+from gstd.kernel.errors import GstdError
+
+
+class NotAuthenticatedError(GstdError):
+    """The request carries no valid credential."""
+
+    code = "not_authenticated"
+    status = 401
+    hint = "Send `Authorization: Bearer <API key>`, or sign the request as an enrolled device."
+
+
+class NotAllowedError(GstdError):
+    """The account lacks the role for this."""
+
+    code = "not_allowed"
+    status = 403
+    hint = "Use a key of an account with the role that the message names."
+
+
+class DeviceBarredError(GstdError):
+    """The device may not work any more."""
+
+    code = "device_barred"
+    status = 403
+    hint = (
+        "Too many of its results were proved wrong, or its owner revoked it. Enrol another device."
+    )
+
+
+class StaleRequestError(GstdError):
+    """A signed request is too old, too new, or was sent before."""
+
+    code = "stale_request"
+    status = 401
+    hint = "Set the device's clock, and sign every request anew with a fresh nonce."
+
+
+class InvalidCodeError(GstdError):
+    """The enrolment code is unknown, used or expired."""
+
+    code = "invalid_enrolment_code"
+    status = 422
+    hint = "Ask for a new code with `gstd worker code`; it lives 15 minutes and works once."
+
+
+class DeviceKeyTakenError(GstdError):
+    """This key already belongs to a device of another account."""
+
+    code = "device_key_taken"
+    status = 409
+    hint = "Generate a new device key: delete the worker's key file and enrol again."
+
+
+class DeviceNotFoundError(GstdError):
+    """The account has no such device."""
+
+    code = "device_not_found"
+    status = 404
+    hint = "List the account's devices at /api/v1/devices."
+
+
+class IdempotencyConflictError(GstdError):
+    """This Idempotency-Key was used with another request."""
+
+    code = "idempotency_conflict"
+    status = 409
+    hint = "Use a new key for a new request; repeat the old request unchanged to see its answer."

@@ -1,0 +1,75 @@
+-- name: insert_account
+INSERT INTO account (id, name, roles, shard, created_at) VALUES ($1, $2, $3, $4, $5);
+
+-- name: insert_api_key
+INSERT INTO api_key (id, account_id, token_hash, label, created_at) VALUES ($1, $2, $3, $4, $5);
+
+-- name: actor_of_key
+SELECT a.id AS account_id, a.name, a.roles
+FROM api_key k JOIN account a ON a.id = k.account_id
+WHERE k.token_hash = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2);
+
+-- name: account
+SELECT id, name, roles, created_at FROM account WHERE id = $1;
+
+-- name: any_account
+SELECT EXISTS (SELECT FROM account);
+
+-- name: insert_code
+INSERT INTO enrolment_code (code_hash, account_id, expires_at) VALUES ($1, $2, $3);
+
+-- name: take_code
+SELECT account_id, expires_at, device_id FROM enrolment_code WHERE code_hash = $1 FOR UPDATE;
+
+-- name: use_code
+UPDATE enrolment_code SET device_id = $2 WHERE code_hash = $1;
+
+-- name: insert_device
+INSERT INTO device (id, account_id, name, public_key, enrolled_at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (public_key) DO NOTHING
+RETURNING id;
+
+-- name: device_of_key
+SELECT id AS device_id, account_id, name, public_key, state, trust FROM device WHERE public_key = $1;
+
+-- name: devices_of_account
+SELECT id, name, public_key, state, trust, accepted, rejected, enrolled_at
+FROM device WHERE account_id = $1 ORDER BY id;
+
+-- name: device
+SELECT id, name, public_key, state, trust, accepted, rejected, enrolled_at FROM device WHERE id = $1;
+
+-- name: revoke_device
+UPDATE device SET state = 'revoked' WHERE id = $1 AND account_id = $2 RETURNING id;
+
+-- name: judge_devices
+-- Trust rises by a twentieth of what is missing for each right result and halves for a wrong one.
+WITH verdict AS (
+    SELECT device_id, sum(accepted)::integer AS accepted, sum(wrong)::integer AS wrong
+    FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS v (device_id, accepted, wrong)
+    GROUP BY device_id
+), locked AS (
+    SELECT id FROM device WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE device d SET
+    accepted = d.accepted + v.accepted,
+    rejected = d.rejected + v.wrong,
+    trust = (1000 - (1000 - d.trust) * power(0.95, v.accepted)) * power(0.5, v.wrong),
+    state = CASE
+        WHEN d.state = 'active'
+            AND (1000 - (1000 - d.trust) * power(0.95, v.accepted)) * power(0.5, v.wrong) < $4
+        THEN 'suspended' ELSE d.state END
+FROM verdict v JOIN locked ON locked.id = v.device_id
+WHERE d.id = v.device_id
+RETURNING d.id, d.account_id, d.trust, d.state, v.wrong;
+
+-- name: begin_idempotent
+INSERT INTO idempotency (account_id, key, request_hash, at) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING
+RETURNING true;
+
+-- name: idempotent_answer
+SELECT request_hash, status, body FROM idempotency WHERE account_id = $1 AND key = $2;
+
+-- name: finish_idempotent
+UPDATE idempotency SET status = $3, body = $4 WHERE account_id = $1 AND key = $2;

@@ -1,0 +1,1 @@
+"""What happened: an outbox inside every transaction, numbered without gaps into one log."""

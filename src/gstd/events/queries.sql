@@ -1,0 +1,36 @@
+-- name: append
+INSERT INTO event_outbox (kind, at, accounts, job_id, task_id, attempt_id, data)
+SELECT e.kind, $2, ARRAY(SELECT jsonb_array_elements_text(e.accounts)::uuid),
+    e.job_id, e.task_id, e.attempt_id, e.data
+FROM jsonb_to_recordset($1::jsonb) AS e (
+    kind text, accounts jsonb, job_id uuid, task_id uuid, attempt_id uuid, data jsonb
+);
+
+-- name: take_head
+SELECT position FROM event_head FOR UPDATE SKIP LOCKED;
+
+-- name: move_finished
+WITH finished AS (
+    SELECT id FROM event_outbox
+    WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY id LIMIT $2
+), moved AS (
+    DELETE FROM event_outbox WHERE id IN (SELECT id FROM finished) RETURNING *
+), logged AS (
+    INSERT INTO event_log (position, kind, at, accounts, job_id, task_id, attempt_id, data)
+    SELECT $1 + row_number() OVER (ORDER BY id), kind, at, accounts, job_id, task_id, attempt_id, data
+    FROM moved
+    RETURNING position
+)
+UPDATE event_head SET position = $1 + (SELECT count(*) FROM logged)
+RETURNING (position - $1)::integer;
+
+-- name: read
+SELECT position, kind, at, job_id, task_id, attempt_id, data
+FROM event_log
+WHERE position > $1 AND ($2::uuid IS NULL OR accounts @> ARRAY[$2::uuid])
+    AND ($3::uuid IS NULL OR job_id = $3)
+ORDER BY position LIMIT $4;
+
+-- name: position
+SELECT position FROM event_head;

@@ -1,0 +1,67 @@
+"""Append to the outbox, number what is committed, read the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from gstd.database.connection import Connection, to_structs
+from gstd.database.sql import load_queries
+from gstd.protocol.people import EventPage, EventView
+
+_sql = load_queries("gstd.events")
+
+NUMBERED_AT_ONCE = 5_000
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened, and the accounts that may read of it."""
+
+    kind: str
+    accounts: tuple[UUID, ...]
+    job_id: UUID | None = None
+    task_id: UUID | None = None
+    attempt_id: UUID | None = None
+    data: dict[str, Any] = {}
+
+
+async def append(connection: Connection, events: Sequence[Event], at: datetime) -> None:
+    """Add events to the running transaction: they exist if and only if it commits."""
+    if events:
+        await connection.execute(_sql["append"], events, at)
+
+
+async def number(connection: Connection) -> int:
+    """Move events of finished transactions into the log; returns how many were moved.
+
+    Returns 0 at once while another process holds the log's head.
+    """
+    head = await connection.fetchval(_sql["take_head"])
+    if head is None:
+        return 0
+    moved: int = await connection.fetchval(_sql["move_finished"], head, NUMBERED_AT_ONCE)
+    return moved
+
+
+async def read(
+    connection: Connection,
+    *,
+    after: int,
+    account_id: UUID | None,
+    job_id: UUID | None = None,
+    limit: int = 500,
+) -> EventPage:
+    """Events after a position, of one account or (``None``) of everybody.
+
+    The page's position is that of the last event, or of the log's head when nothing is missing.
+    """
+    head: int = await connection.fetchval(_sql["position"])
+    rows = await connection.fetch(_sql["read"], after, account_id, job_id, limit)
+    items = to_structs(rows, EventView)
+    complete = len(items) < limit
+    last = items[-1].position if items else after
+    return EventPage(items=items, position=max(head, last) if complete else last)

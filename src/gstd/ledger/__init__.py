@@ -1,0 +1,1 @@
+"""Double entry: escrow, earnings and balances. The only writer of the ledger's tables."""

@@ -1,0 +1,1 @@
+"""Modules: upload, static checks and metadata."""

@@ -1,0 +1,235 @@
+"""``advance``: the one function that moves tasks, and the money and trust that follow from it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from gstd.accounts.service import Judgement, judge_devices
+from gstd.database.connection import Connection
+from gstd.events.service import Event, append
+from gstd.kernel.settings import Policy
+from gstd.ledger import service as ledger
+from gstd.tasks import store
+from gstd.tasks.model import (
+    AttemptState,
+    Decision,
+    RefereeRun,
+    RunState,
+    Step,
+    Task,
+    TaskState,
+    Verdict,
+    next_state,
+)
+
+FUEL_PER_GFUEL = 1_000_000_000
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A task, what becomes of it, and the referee run that its work has, if any."""
+
+    task: Task
+    step: Step
+    run: RefereeRun | None
+
+
+async def advance(
+    connection: Connection, task_ids: Iterable[UUID], policy: Policy, now: datetime
+) -> dict[UUID, Step]:
+    """Bring tasks to the state that follows from their attempts; returns what moved.
+
+    Locks the tasks in order of id and writes states, verdicts, money, trust and events set-wise
+    in the running transaction. Calling it again changes nothing.
+    """
+    wanted = sorted(set(task_ids))
+    moves = await _decide(connection, wanted, policy, now)
+    asking = [move.task.id for move in moves if move.step.needs_referee and move.run is None]
+    if asking and await store.ask_referee(connection, asking, now):
+        moves = await _decide(connection, wanted, policy, now)
+    if moves:
+        await _write(connection, moves, policy, now)
+    return {move.task.id: move.step for move in moves}
+
+
+async def _decide(
+    connection: Connection, task_ids: Sequence[UUID], policy: Policy, now: datetime
+) -> list[Move]:
+    tasks = await store.lock_tasks(connection, task_ids)
+    if not tasks:
+        return []
+    ids = [task.id for task in tasks]
+    attempts = await store.attempts_of(connection, ids)
+    runs = await store.runs_of(connection, ids)
+    moves = []
+    for task in tasks:
+        run = runs.get(task.id)
+        step = next_state(task, attempts.get(task.id, []), run, policy, now)
+        if step is not None and _changes(task, step, run):
+            moves.append(Move(task, step, run))
+    return moves
+
+
+def _changes(task: Task, step: Step, run: RefereeRun | None) -> bool:
+    """Whether the step differs from what the row says."""
+    if step.decisions or (step.needs_referee and run is None):
+        return True
+    same_time = step.available_at in (None, task.available_at)
+    present = (task.state, task.wanted, task.retries, task.reason)
+    return present != (step.state, step.wanted, step.retries, step.reason) or not same_time
+
+
+async def _write(
+    connection: Connection, moves: Sequence[Move], policy: Policy, now: datetime
+) -> None:
+    decisions = [decision for move in moves for decision in move.step.decisions]
+    await store.write_steps(connection, {move.task.id: move.step for move in moves}, now)
+    await store.write_decisions(connection, decisions, now)
+    await _move_money(connection, moves, policy, now)
+    await judge_devices(connection, _judgements(moves), policy, now)
+    await append(connection, _events(moves), now)
+
+
+async def _move_money(
+    connection: Connection, moves: Sequence[Move], policy: Policy, now: datetime
+) -> None:
+    """Pay what was accepted, charge what was run again, give back the rest of ended tasks."""
+    final = [move for move in moves if move.step.is_final]
+    await ledger.settle(
+        connection,
+        [
+            ledger.Settlement(
+                task_id=move.task.id,
+                attempt_id=decision.attempt.id,
+                owner=decision.attempt.account_id,
+                device_id=decision.attempt.device_id,
+                amount=move.task.reward,
+                fee=move.task.fee,
+                final_at=_final_at(decision, policy, now),
+            )
+            for move in final
+            for decision in move.step.accepted
+        ],
+        now,
+    )
+    await ledger.charge_referee(
+        connection,
+        [
+            ledger.RefereeCharge(move.task.id, move.run.id, referee_cost(fuel, policy))
+            for move in final
+            if move.run is not None and (fuel := _fuel_to_pay(move.task, move.run))
+        ],
+        now,
+    )
+    await ledger.refund_tasks(connection, [move.task.id for move in final], now)
+
+
+def _final_at(decision: Decision, policy: Policy, now: datetime) -> datetime:
+    """A proved result vests at the next sweep, another after the challenge window."""
+    if decision.verdict is Verdict.PROVED:
+        return now
+    return now + timedelta(seconds=policy.challenge_window_s)
+
+
+def _fuel_to_pay(task: Task, run: RefereeRun) -> int:
+    """The fuel of a run this task asked for. Work that was known before costs nothing."""
+    if run.state is not RunState.DONE or run.asked_by != task.id or run.result is None:
+        return 0
+    return run.result.fuel
+
+
+def referee_cost(fuel: int, policy: Policy) -> int:
+    """Nano for re-executing ``fuel``, rounded up."""
+    return -(-fuel * policy.referee_nano_per_gfuel // FUEL_PER_GFUEL)
+
+
+def _judgements(moves: Sequence[Move]) -> list[Judgement]:
+    """What devices did. The tasks of one's own account earn no trust."""
+    right: dict[UUID, int] = defaultdict(int)
+    wrong: dict[UUID, int] = defaultdict(int)
+    for move in moves:
+        for decision in move.step.decisions:
+            device = decision.attempt.device_id
+            is_own = decision.attempt.account_id == move.task.owner
+            right[device] += decision.state is AttemptState.ACCEPTED and not is_own
+            wrong[device] += decision.verdict is Verdict.WRONG
+    return [
+        Judgement(device, right[device], wrong[device])
+        for device in sorted({*right, *wrong})
+        if right[device] or wrong[device]
+    ]
+
+
+def _events(moves: Sequence[Move]) -> list[Event]:
+    events = []
+    for move in moves:
+        task = move.task
+        for decision in move.step.decisions:
+            events.append(
+                Event(
+                    kind=f"attempt.{decision.state}",
+                    accounts=(task.owner, decision.attempt.account_id),
+                    job_id=task.job_id,
+                    task_id=task.id,
+                    attempt_id=decision.attempt.id,
+                    data={"verdict": decision.verdict},
+                )
+            )
+        if move.step.is_final or move.step.state is not task.state:
+            events.append(
+                Event(
+                    kind=f"task.{move.step.state}",
+                    accounts=(task.owner,),
+                    job_id=task.job_id,
+                    task_id=task.id,
+                    data={"reason": move.step.reason},
+                )
+            )
+    return events
+
+
+async def expire_leases(connection: Connection, policy: Policy, now: datetime) -> int:
+    """End attempts whose lease is over and give their tasks on; returns how many ended."""
+    rows = await connection.fetch(store.sql["overdue_attempts"], now)
+    if not rows:
+        return 0
+    tasks = await store.lock_tasks(connection, [row["task_id"] for row in rows])
+    jobs = {task.id: task for task in tasks}
+    ended = await connection.fetch(store.sql["expire_attempts"], list(jobs), now)
+    events = [
+        Event(
+            kind="attempt.expired",
+            accounts=(jobs[row["task_id"]].owner, row["account_id"]),
+            job_id=jobs[row["task_id"]].job_id,
+            task_id=row["task_id"],
+            attempt_id=row["id"],
+            data={"verdict": Verdict.LEASE_EXPIRED},
+        )
+        for row in ended
+    ]
+    await append(connection, events, now)
+    await advance(connection, list(jobs), policy, now)
+    return len(ended)
+
+
+async def expire_tasks(connection: Connection, policy: Policy, now: datetime) -> int:
+    """End tasks whose deadline has passed; returns how many moved."""
+    rows = await connection.fetch(store.sql["tasks_past_deadline"], now)
+    moved = await advance(connection, [row["id"] for row in rows], policy, now)
+    return sum(step.state is TaskState.EXPIRED for step in moved.values())
+
+
+async def reconsider(
+    connection: Connection, policy: Policy, now: datetime, *, after: UUID, quiet_s: float
+) -> UUID | None:
+    """Advance a page of tasks that have not moved for a while; returns where to go on."""
+    page = 500
+    before = now - timedelta(seconds=quiet_s)
+    rows = await connection.fetch(store.sql["tasks_to_reconsider"], before, after, page)
+    ids = [row["id"] for row in rows]
+    await advance(connection, ids, policy, now)
+    return ids[-1] if len(ids) == page else None

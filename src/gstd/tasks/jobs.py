@@ -1,0 +1,279 @@
+"""Jobs: quote, post, make task rows in chunks, cancel, close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from gstd.accounts.model import shard_of
+from gstd.blobs.store import Blobs
+from gstd.database.connection import Connection, to_struct, to_structs
+from gstd.events.service import Event, append
+from gstd.kernel.canonical import digest
+from gstd.kernel.ids import new_id
+from gstd.kernel.money import MAX_NANO, ceil_share
+from gstd.kernel.settings import Policy
+from gstd.ledger import service as ledger
+from gstd.ledger.errors import InsufficientFundsError
+from gstd.modules.service import Module
+from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.jobs import InputRange, JobRequest, Quote
+from gstd.protocol.types import Priority, Tier
+from gstd.tasks.advance import advance, referee_cost
+from gstd.tasks.errors import InvalidJobError, JobNotFoundError, RewardTooLowError
+from gstd.tasks.store import sql
+
+PRIORITY_LEVELS = {level: number for number, level in enumerate(Priority)}
+"""critical 0, high 1, normal 2, low 3."""
+
+WASM_PAGE_BYTES = 65_536
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_inputs = msgspec.msgpack.Decoder(list[TaskInput]).decode
+
+
+class JobToFill(msgspec.Struct, frozen=True):
+    """A job some of whose task rows do not exist yet."""
+
+    id: UUID
+    shard: int
+    task_count: int
+    made: int
+    task_lock: int
+    priority: int
+    deadline: datetime
+    input_range: InputRange | None
+    inputs_hash: bytes | None
+
+
+def limits_hash(limits: Limits) -> bytes:
+    """Names the limits that can change a result."""
+    return digest("gstd-limits-v1", limits.fuel, limits.memory_bytes, limits.output_bytes)
+
+
+def quote(request: JobRequest, policy: Policy) -> Quote:
+    """What the job locks: per task ``copies * (reward + fee) + referee``.
+
+    The fee is rounded up per result; the referee's part covers one re-execution up to the fuel
+    limit, of which only the fuel really used is taken. Raises ``InvalidJobError``.
+    """
+    reward = int(request.reward_nano)
+    if reward < policy.min_reward_nano:
+        raise RewardTooLowError(f"the reward must be at least {policy.min_reward_nano} nano")
+    tasks = _task_count(request)
+    copies = request.quorum if request.tier is Tier.QUORUM else 1
+    fee = ceil_share(reward, policy.fee_bps)
+    referee = referee_cost(request.limits.fuel, policy)
+    task_lock = copies * (reward + fee) + referee
+    if task_lock * tasks > MAX_NANO:
+        raise InvalidJobError("the job would lock more than the ledger can hold")
+    return Quote(
+        tasks=tasks,
+        copies=copies,
+        reward_nano=str(reward),
+        fee_nano=str(fee),
+        referee_nano=str(referee),
+        task_nano=str(task_lock),
+        total_nano=str(task_lock * tasks),
+        asset=request.asset,
+    )
+
+
+def _task_count(request: JobRequest) -> int:
+    if request.inputs is not None and request.range is None:
+        return len(request.inputs)
+    if request.range is not None and request.inputs is None:
+        return request.range.count
+    raise InvalidJobError("give exactly one of `inputs` and `range`")
+
+
+def _check(request: JobRequest, module: Module, policy: Policy, now: datetime) -> datetime:
+    """The job's deadline, after everything that can be wrong was looked at."""
+    latest = now + timedelta(seconds=policy.max_job_life_s)
+    deadline = request.deadline or latest
+    if deadline.tzinfo is None:
+        raise InvalidJobError("`deadline` needs a time zone, such as 2026-01-01T12:00:00Z")
+    if not now < deadline <= latest:
+        raise InvalidJobError(f"`deadline` must lie between now and {latest.isoformat()}")
+    if request.limits.memory_bytes > policy.max_memory_bytes:
+        raise InvalidJobError(f"`limits.memory_bytes` is above {policy.max_memory_bytes}")
+    if module.info.memory_min_pages * WASM_PAGE_BYTES > request.limits.memory_bytes:
+        raise InvalidJobError("the module needs more memory than `limits.memory_bytes` allows")
+    for task_input in request.inputs or [_first_input(request)]:
+        size = len(task_input.stdin) + sum(len(arg.encode()) for arg in task_input.args)
+        if size > policy.max_input_bytes:
+            raise InvalidJobError(f"an input has {size} bytes, more than {policy.max_input_bytes}")
+    return deadline
+
+
+def _first_input(request: JobRequest) -> TaskInput:
+    assert request.range is not None
+    return request.range.input_at(request.range.count - 1, 0)
+
+
+async def post_job(
+    connection: Connection,
+    blobs: Blobs,
+    owner: UUID,
+    request: JobRequest,
+    module: Module,
+    policy: Policy,
+    now: datetime,
+) -> UUID:
+    """Lock the money of every task and make the job, or neither; makes the first task rows.
+
+    Raises ``InvalidJobError`` or ``InsufficientFundsError``; then nothing has changed.
+    """
+    price = quote(request, policy)
+    deadline = _check(request, module, policy, now)
+    job_id = new_id()
+    total = int(price.total_nano)
+    funding = ledger.Funding(job_id, owner, request.asset, total)
+    [funded] = await ledger.fund_jobs(connection, [funding], now)
+    if funded.outcome == "insufficient":
+        raise InsufficientFundsError(
+            f"the job locks {total} nano, the account has {funded.available}"
+        )
+    inputs_hash = None
+    if request.inputs is not None:
+        inputs_hash = await blobs.put(_encode(request.inputs))
+    await connection.execute(
+        sql["insert_job"],
+        job_id,
+        owner,
+        shard_of(owner),
+        request.name,
+        module.hash,
+        module.metered_hash,
+        module.profile,
+        request.tier.value,
+        price.copies,
+        request.asset.value,
+        int(price.reward_nano),
+        int(price.fee_nano),
+        int(price.referee_nano),
+        int(price.task_nano),
+        price.tasks,
+        PRIORITY_LEVELS[request.priority],
+        deadline,
+        request.limits,
+        limits_hash(request.limits),
+        request.range,
+        inputs_hash,
+        now,
+    )
+    event = Event(
+        kind="job.posted",
+        accounts=(owner,),
+        job_id=job_id,
+        data={"tasks": price.tasks, "total_nano": price.total_nano},
+    )
+    await append(connection, [event], now)
+    await fill_jobs(connection, blobs, policy, now, only=[job_id])
+    return job_id
+
+
+async def fill_jobs(
+    connection: Connection,
+    blobs: Blobs,
+    policy: Policy,
+    now: datetime,
+    *,
+    only: Sequence[UUID] | None = None,
+) -> int:
+    """Make the next chunk of task rows for jobs that run low; returns how many were made."""
+    rows = await connection.fetch(sql["jobs_to_fill"], only, policy.chunk_tasks, now)
+    made = 0
+    for job in to_structs(rows, JobToFill):
+        made += await _make_chunk(connection, blobs, job, policy, now)
+    return made
+
+
+async def _make_chunk(
+    connection: Connection, blobs: Blobs, job: JobToFill, policy: Policy, now: datetime
+) -> int:
+    indexes = range(job.made, min(job.made + policy.chunk_tasks, job.task_count))
+    inputs = await _inputs(blobs, job, indexes)
+    ids = [new_id() for _ in indexes]
+    await connection.execute(
+        sql["insert_tasks"],
+        job.id,
+        ids,
+        list(indexes),
+        [_encode(task_input) for task_input in inputs],
+        [task_input.hash() for task_input in inputs],
+        now,
+    )
+    await connection.execute(sql["count_made"], job.id, len(ids))
+    await ledger.allot(connection, job.id, ids, job.task_lock)
+    return len(ids)
+
+
+async def _inputs(blobs: Blobs, job: JobToFill, indexes: range) -> list[TaskInput]:
+    if job.input_range is not None:
+        start = job.input_range.start
+        return [job.input_range.input_at(index, seed=start + index) for index in indexes]
+    assert job.inputs_hash is not None
+    return _decode_inputs(await blobs.get(job.inputs_hash))[indexes.start : indexes.stop]
+
+
+class LockedJob(msgspec.Struct, frozen=True):
+    """A job row under its lock."""
+
+    id: UUID
+    account_id: UUID
+    state: str
+    made: int
+    dropped: int
+    task_count: int
+
+
+async def _lock_job(connection: Connection, job_id: UUID) -> LockedJob:
+    row = await connection.fetchrow(sql["lock_job"], job_id)
+    if row is None:
+        raise JobNotFoundError
+    return to_struct(row, LockedJob)
+
+
+async def cancel_job(
+    connection: Connection, owner: UUID, job_id: UUID, policy: Policy, now: datetime
+) -> None:
+    """End a job: what is not being verified is cancelled and refunded now.
+
+    Results that wait for their verdict are still judged, and paid when right. Cancelling a job
+    that has ended changes nothing. Raises ``JobNotFoundError`` for somebody else's job.
+    """
+    job = await _lock_job(connection, job_id)
+    if job.account_id != owner:
+        raise JobNotFoundError
+    if job.state != "open":
+        return
+    await connection.execute(sql["cancel_job"], job_id, now)
+    await ledger.refund_unmade(connection, job_id, now)
+    rows = await connection.fetch(sql["unfinished_tasks"], job_id)
+    await append(connection, [Event(kind="job.cancelled", accounts=(owner,), job_id=job_id)], now)
+    await advance(connection, [row["id"] for row in rows], policy, now)
+
+
+async def expire_jobs(connection: Connection, now: datetime) -> int:
+    """Give back the money of tasks that were never made before their job's deadline."""
+    rows = await connection.fetch(sql["jobs_past_deadline"], now)
+    for row in rows:
+        job = await _lock_job(connection, row["id"])
+        if job.state == "open":
+            await connection.execute(sql["drop_unmade"], job.id)
+            await ledger.refund_unmade(connection, job.id, now)
+    return len(rows)
+
+
+async def close_jobs(connection: Connection, now: datetime) -> list[UUID]:
+    """Close jobs whose tasks have all ended."""
+    rows = await connection.fetch(sql["close_jobs"], now)
+    events = [
+        Event(kind="job.closed", accounts=(row["account_id"],), job_id=row["id"]) for row in rows
+    ]
+    await append(connection, events, now)
+    return [row["id"] for row in rows]

@@ -1,0 +1,179 @@
+-- name: insert_job
+INSERT INTO job (
+    id, account_id, shard, name, state, module_hash, metered_hash, profile, tier, quorum, asset,
+    reward, fee, referee, task_lock, task_count, priority, deadline, limits, limits_hash,
+    input_range, inputs_hash, created_at
+) VALUES (
+    $1, $2, $3, $4, 'open', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    $20, $21, $22
+);
+
+-- name: jobs_to_fill
+SELECT id, shard, task_count, made, task_lock, priority, deadline, input_range, inputs_hash
+FROM job j
+WHERE state = 'open' AND made + dropped < task_count AND deadline > $3
+    AND ($1::uuid[] IS NULL OR id = ANY ($1))
+    AND (SELECT count(*) FROM task t WHERE t.job_id = j.id AND t.state = 'queued') < $2
+ORDER BY id LIMIT 20 FOR UPDATE SKIP LOCKED;
+
+-- name: insert_tasks
+INSERT INTO task (
+    id, job_id, index, shard, state, reason, wanted, available_at, priority, deadline,
+    input, input_hash, created_at, updated_at
+)
+SELECT n.id, j.id, n.index, j.shard, 'queued', 'waiting for a device', j.quorum, $6, j.priority,
+    j.deadline, n.input, n.input_hash, $6, $6
+FROM job j, unnest($2::uuid[], $3::integer[], $4::bytea[], $5::bytea[]) AS n (id, index, input, input_hash)
+WHERE j.id = $1;
+
+-- name: count_made
+UPDATE job SET made = made + $2 WHERE id = $1;
+
+-- name: lock_tasks
+SELECT t.id, t.job_id, j.account_id AS owner, t.state, t.wanted, t.retries, t.reason, t.revision,
+    t.available_at, t.deadline, j.state = 'cancelled' AS cancelled, j.tier, j.quorum, j.reward, j.fee
+FROM task t JOIN job j ON j.id = t.job_id
+WHERE t.id = ANY ($1) AND t.state IN ('queued', 'running', 'verifying')
+ORDER BY t.id FOR NO KEY UPDATE OF t;
+
+-- name: attempts_of
+SELECT a.task_id, a.id, a.device_id, a.account_id, a.state, a.verdict, a.decided_at,
+    a.result_hash, a.status, a.exit_code, a.fuel, a.output_hash, a.output_bytes
+FROM attempt a JOIN task t ON t.id = a.task_id AND t.revision = a.revision
+WHERE a.task_id = ANY ($1) ORDER BY a.id;
+
+-- name: runs_of
+SELECT t.id AS task_id, r.id, r.state, r.asked_by, r.result_hash, r.status, r.exit_code, r.fuel,
+    r.output_hash, r.output_bytes
+FROM task t JOIN job j ON j.id = t.job_id
+JOIN referee_run r ON r.metered_hash = j.metered_hash AND r.profile = j.profile
+    AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
+WHERE t.id = ANY ($1);
+
+-- name: ask_referee
+-- The conflicting row is locked, so a run that ends meanwhile is either seen here or sees the task.
+INSERT INTO referee_run (
+    id, metered_hash, profile, input_hash, limits_hash, module_hash, input, limits, asked_by, created_at
+)
+SELECT n.run_id, j.metered_hash, j.profile, t.input_hash, j.limits_hash, j.module_hash, t.input,
+    j.limits, t.id, $3
+FROM unnest($1::uuid[], $2::uuid[]) AS n (task_id, run_id)
+JOIN task t ON t.id = n.task_id JOIN job j ON j.id = t.job_id
+ORDER BY j.metered_hash, j.profile, t.input_hash, j.limits_hash
+ON CONFLICT (metered_hash, profile, input_hash, limits_hash)
+    DO UPDATE SET tries = referee_run.tries
+RETURNING state;
+
+-- name: update_tasks
+UPDATE task t SET
+    state = n.state, reason = n.reason, wanted = n.wanted, retries = n.retries,
+    available_at = coalesce(n.available_at, t.available_at),
+    result_hash = n.result_hash, status = n.status, exit_code = n.exit_code, fuel = n.fuel,
+    output_hash = n.output_hash, output_bytes = n.output_bytes, updated_at = $13
+FROM unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::smallint[], $6::timestamptz[],
+    $7::bytea[], $8::text[], $9::bigint[], $10::bigint[], $11::bytea[], $12::integer[]
+) AS n (id, state, reason, wanted, retries, available_at, result_hash, status, exit_code, fuel,
+    output_hash, output_bytes)
+WHERE t.id = n.id;
+
+-- name: decide_attempts
+UPDATE attempt a SET state = n.state, verdict = n.verdict, decided_at = $4
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n (id, state, verdict)
+WHERE a.id = n.id AND a.state IN ('running', 'submitted');
+
+-- name: overdue_attempts
+SELECT DISTINCT task_id FROM (
+    SELECT task_id FROM attempt WHERE state = 'running' AND lease_until <= $1
+    ORDER BY lease_until LIMIT 500
+) overdue;
+
+-- name: expire_attempts
+UPDATE attempt SET state = 'expired', verdict = 'lease_expired', decided_at = $2
+WHERE task_id = ANY ($1) AND state = 'running' AND lease_until <= $2
+RETURNING id, task_id, account_id;
+
+-- name: tasks_past_deadline
+SELECT id FROM task WHERE state IN ('blocked', 'queued', 'running') AND deadline <= $1
+ORDER BY deadline LIMIT 500;
+
+-- name: tasks_to_reconsider
+-- Everything that is not final and has not moved for a while.
+SELECT id FROM task
+WHERE state IN ('blocked', 'queued', 'running', 'verifying') AND updated_at <= $1 AND id > $2
+ORDER BY id LIMIT $3;
+
+-- name: lock_job
+SELECT id, account_id, state, made, dropped, task_count FROM job WHERE id = $1 FOR UPDATE;
+
+-- name: jobs_past_deadline
+SELECT id FROM job
+WHERE state = 'open' AND made + dropped < task_count AND deadline <= $1 ORDER BY id LIMIT 20;
+
+-- name: drop_unmade
+UPDATE job SET dropped = task_count - made WHERE id = $1;
+
+-- name: cancel_job
+UPDATE job SET state = 'cancelled', closed_at = $2, dropped = task_count - made WHERE id = $1;
+
+-- name: unfinished_tasks
+SELECT id FROM task WHERE job_id = $1 AND state IN ('blocked', 'queued', 'running', 'verifying')
+ORDER BY id;
+
+-- name: close_jobs
+UPDATE job j SET state = 'closed', closed_at = $1
+WHERE j.state = 'open' AND j.made + j.dropped = j.task_count AND NOT EXISTS (
+    SELECT FROM task t
+    WHERE t.job_id = j.id AND t.state IN ('blocked', 'queued', 'running', 'verifying')
+)
+RETURNING j.id, j.account_id;
+
+-- name: job
+SELECT j.id, j.account_id, j.name, j.state, j.module_hash, j.tier, j.quorum, j.priority, j.asset,
+    j.reward, j.fee, j.referee, j.task_lock, j.task_count, j.made, j.dropped, j.limits, j.profile,
+    j.created_at, j.deadline, j.closed_at
+FROM job j WHERE j.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
+
+-- name: jobs_of_account
+SELECT id, name, state, module_hash, tier, task_count, task_lock, asset, created_at, closed_at
+FROM job WHERE account_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3;
+
+-- name: count_states
+SELECT state, count(*)::integer AS tasks FROM task WHERE job_id = $1 GROUP BY state;
+
+-- name: count_paid
+SELECT count(*)::integer FROM task t
+WHERE t.job_id = $1 AND t.state = 'accepted' AND NOT EXISTS (
+    SELECT FROM ledger.earning g WHERE g.task_id = t.id AND g.state <> 'vested'
+);
+
+-- name: count_rejected
+SELECT count(*)::integer FROM attempt a JOIN task t ON t.id = a.task_id
+WHERE t.job_id = $1 AND a.state = 'rejected';
+
+-- name: tasks
+SELECT t.id, t.job_id, t.index, t.state, t.reason, t.revision, t.retries, t.available_at
+FROM task t JOIN job j ON j.id = t.job_id
+WHERE ($1::uuid IS NULL OR t.job_id = $1) AND ($2::uuid IS NULL OR t.id = $2)
+    AND ($3::uuid IS NULL OR j.account_id = $3) AND t.index > $4
+ORDER BY t.job_id, t.index LIMIT $5;
+
+-- name: attempt_views
+SELECT a.task_id, a.id, a.device_id, d.name AS device_name, a.revision, a.state, a.verdict, a.reason,
+    a.claimed_at, a.submitted_at, a.decided_at, a.status, a.fuel, encode(a.result_hash, 'hex') AS result_hash,
+    g.amount::text AS earned_nano, g.state AS earning_state
+FROM attempt a JOIN device d ON d.id = a.device_id
+LEFT JOIN ledger.earning g ON g.attempt_id = a.id
+WHERE a.task_id = ANY ($1) ORDER BY a.id;
+
+-- name: results
+SELECT t.id AS task_id, t.index, t.status, t.exit_code, t.fuel,
+    encode(t.output_hash, 'hex') AS output_hash, t.output_bytes,
+    encode(t.result_hash, 'hex') AS result_hash
+FROM task t JOIN job j ON j.id = t.job_id
+WHERE t.job_id = $1 AND ($2::uuid IS NULL OR j.account_id = $2) AND t.state = 'accepted' AND t.index > $3
+ORDER BY t.index LIMIT $4;
+
+-- name: output_of
+SELECT t.state, t.output_hash, t.output_bytes FROM task t JOIN job j ON j.id = t.job_id
+WHERE t.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
