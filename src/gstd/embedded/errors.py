@@ -52,7 +52,7 @@ class BinariesUnreachableError(EmbeddedError):
 
 
 class RootNotSupportedError(EmbeddedError):
-    """PostgreSQL cannot be run by root on this system."""
+    """Root cannot run PostgreSQL, and here is nobody else to run it."""
 
     code = "root_not_supported"
     hint = "Run GSTD as an ordinary user."

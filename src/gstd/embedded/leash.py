@@ -10,6 +10,9 @@ The owner keeps the write end of a pipe and never writes; end of file means that
   The pipe is standard input, or the descriptor in ``GSTD_LEASH_FD`` (standard input is then
   the command's). SIGTERM and SIGINT are passed on; the exit code is the command's, or 128 plus
   its signal. The second form holds a process that already runs.
+
+  With ``--user`` the command runs as that user, starts in ``/``, and has the folder the wrapper
+  was started in as descriptor 3: a folder it could not reach by its path is ``/proc/self/fd/3``.
 * Our own Python children call ``hold_leash()``.
 
 Imports next to nothing, on purpose: every start of a server waits for this file.
@@ -95,13 +98,26 @@ def _become(options: _Options, *, own_stdin: bool) -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if not own_stdin:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    first_unused = 3
     if options.account is not None:
         uid, gid = options.account
+        _folder_as_descriptor_3()
+        first_unused = 4
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
+    os.closerange(first_unused, os.sysconf("SC_OPEN_MAX"))
     os.execvp(options.command[0], options.command)  # noqa: S606 - no shell is the point
+
+
+def _folder_as_descriptor_3() -> None:
+    """Keep the working directory as descriptor 3 and leave it."""
+    folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    if folder == 3:
+        os.set_inheritable(folder, True)
+    else:
+        os.dup2(folder, 3)
+    os.chdir("/")
 
 
 def _launch(options: _Options, *, own_stdin: bool) -> int:

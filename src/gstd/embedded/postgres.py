@@ -5,11 +5,12 @@ Layout: ``<state>/postgres/`` is ours with mode 0700 and holds ``password``, ``l
 path is too long for a socket).
 
 Root cannot run PostgreSQL, so root's server runs as ``nobody`` (or ``account``), which owns
-``data/`` but may not enter the folders above it. It need not: the wrapper enters ``data/`` as root,
-then drops to the account, and the server knows its folder only as ``/proc/self/cwd``. So the state
+``data/`` but may not enter the folders above it. It need not: the wrapper opens ``data/`` as root,
+then drops to the account, and the server knows its folder only as ``/proc/self/fd/3``. So the state
 folder may lie below a private home such as ``/root``, nothing above it is opened, and other
-processes of ``nobody`` find no path to the data. Only binaries below a private folder are copied,
-to ``/var/cache/gstd``, because their libraries are found by absolute path.
+processes of ``nobody`` find no path to the data. (Not ``/proc/self/cwd``: PostgreSQL 15 leaves its
+working directory for a moment and could not return.) Only binaries below a private folder are
+copied, to ``/var/cache/gstd``, because their libraries are found by absolute path.
 """
 
 from __future__ import annotations
@@ -303,7 +304,7 @@ def _empty_folder(folder: Path, account: state.Account | None) -> None:
 
 def _own_folder(folder: Path, account: state.Account | None) -> str:
     """How a server started in ``folder`` names it: see the module's docstring."""
-    return "/proc/self/cwd" if account else str(folder)
+    return "/proc/self/fd/3" if account else str(folder)
 
 
 async def _accepts(socket: Path) -> bool:

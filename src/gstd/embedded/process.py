@@ -35,7 +35,7 @@ class Command:
     ``grace_seconds`` is the time between the stop signal and SIGKILL once our own process died.
     ``calls_hold_leash`` promises that the program calls ``hold_leash()`` itself; every other
     program runs under the wrapper. ``keep_fds`` stay open in the wrapper, never in the program.
-    ``account`` needs the wrapper.
+    ``account`` needs the wrapper; such a program starts in ``/`` with ``cwd`` as descriptor 3.
     """
 
     name: str

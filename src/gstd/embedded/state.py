@@ -14,7 +14,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gstd.embedded.errors import SocketFolderError, StateInUseError, StateOwnerError
+from gstd.embedded.errors import (
+    RootNotSupportedError,
+    SocketFolderError,
+    StateInUseError,
+    StateOwnerError,
+)
 from gstd.embedded.pids import is_running
 
 _SOCKET_PATH_BYTES = 103
@@ -22,6 +27,10 @@ _SOCKET_PATH_BYTES = 103
 
 _LOG_BYTES = 16 << 20
 _PATIENCE_SECONDS = 10.0
+"""How long the servers of a dead owner may take to end."""
+
+_DYING_SECONDS = 0.3
+"""How long a process that was just killed may still be seen."""
 
 
 class Account(NamedTuple):
@@ -32,10 +41,16 @@ class Account(NamedTuple):
 
 
 def unprivileged(name: str) -> Account | None:
-    """The account to drop to, or ``None`` when we are not root and nothing is to be dropped."""
+    """The account to drop to, or ``None`` when we are not root and nothing is to be dropped.
+
+    Raises ``RootNotSupportedError`` if there is no such account.
+    """
     if os.geteuid() != 0:
         return None
-    entry = pwd.getpwnam(name)
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise RootNotSupportedError(f"There is no account {name} to run the server.") from None
     return Account(entry.pw_uid, entry.pw_gid)
 
 
@@ -136,8 +151,8 @@ class StateLock:
         return self._fd
 
     async def acquire(self) -> None:
-        """Take the lock. Raises ``StateInUseError``: at once if its owner lives, else after 10 s
-        in which the servers of a dead owner did not end.
+        """Take the lock. Raises ``StateInUseError``: after 0.3 s if its owner lives, else after
+        10 s in which the servers of a dead owner did not end.
         """
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -150,10 +165,12 @@ class StateLock:
         self._fd = fd
 
     async def _contend(self, fd: int) -> None:
-        until = time.monotonic() + _PATIENCE_SECONDS
+        started = time.monotonic()
         while not _try_lock(fd):
             owner = os.pread(fd, 32, 0).decode()
-            if (owner and is_running(int(owner))) or time.monotonic() > until:
+            lives = owner != "" and is_running(int(owner))
+            patience = _DYING_SECONDS if lives else _PATIENCE_SECONDS
+            if time.monotonic() > started + patience:
                 raise StateInUseError(
                     f"Process {owner or 'unknown'} already runs on {self._path.parent.parent}."
                 )

@@ -48,11 +48,6 @@ SELECT j.funded AS funded, coalesce(sum(e.released), 0)::bigint AS released,
 FROM ledger.job_escrow j LEFT JOIN ledger.escrow e USING (job_id)
 WHERE j.job_id = $1 GROUP BY j.job_id;
 
--- name: earnings_of_job
-SELECT g.device_id, g.state, count(*)::integer AS results, sum(g.amount)::bigint AS amount
-FROM ledger.earning g JOIN ledger.escrow e USING (task_id)
-WHERE e.job_id = $1 GROUP BY g.device_id, g.state ORDER BY g.device_id, g.state;
-
 -- name: broken
 SELECT invariant, what FROM ledger.broken ORDER BY invariant, what LIMIT 1000;
 

@@ -79,15 +79,6 @@ class Vested(msgspec.Struct, frozen=True):
     amount: int
 
 
-class DeviceEarnings(msgspec.Struct, frozen=True):
-    """What one device earned in one job, by state."""
-
-    device_id: UUID
-    state: str
-    results: int
-    amount: int
-
-
 async def grant_test_credits(
     connection: Connection, ref: UUID, owner: UUID, amount: int, now: datetime
 ) -> bool:
@@ -194,11 +185,6 @@ async def job_money(connection: Connection, job_id: UUID) -> JobMoney:
         locked_nano=str(row["funded"] - sum(parts.values())),
         **{f"{name}_nano": str(amount) for name, amount in parts.items()},
     )
-
-
-async def earnings_of_job(connection: Connection, job_id: UUID) -> list[DeviceEarnings]:
-    """Who earned what in a job."""
-    return to_structs(await connection.fetch(_sql["earnings_of_job"], job_id), DeviceEarnings)
 
 
 async def check(connection: Connection) -> LedgerCheck:

@@ -228,3 +228,16 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
 
     items: list[TaskResult]
     next: int | None
+
+
+class DeviceShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device did for a job and what it earned by it."""
+
+    device_id: UUID
+    device_name: str
+    state: str
+    trust: int
+    accepted: int
+    rejected: int
+    held_nano: Nano
+    vested_nano: Nano

@@ -33,14 +33,22 @@ def load_prctl() -> ctypes.CDLL | None:
     return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
+def limit_descriptors() -> None:
+    """Hold at most ``MAX_DESCRIPTORS`` files, so that a child can close all of them quickly."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def enter(keep: int, zygote_pid: int, bounds: Bounds, libc: ctypes.CDLL | None) -> None:
     """Close everything but the descriptor ``keep`` and give up what a module must not have.
 
     Ends the process at once when the zygote has died meanwhile.
     """
     if libc is not None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
+            if libc.prctl(option, value, 0, 0, 0) != 0:
+                os._exit(1)
     if os.getppid() != zygote_pid:
         os._exit(1)
     null = os.open(os.devnull, os.O_RDWR)

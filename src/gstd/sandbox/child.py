@@ -72,6 +72,12 @@ def _engine() -> wasmtime.Engine:
     return wasmtime.Engine(config)
 
 
+def _reason(error: wasmtime.WasmtimeError) -> str:
+    """The engine's words without control characters: they may quote names of the module."""
+    text = "".join(char if char.isprintable() else " " for char in str(error)[:_REASON_CHARS])
+    return " ".join(text.split())
+
+
 def compile_module(data: bytes) -> FromChild:
     """Inspect and compile; the artefact may only ever be loaded by a child."""
     try:
@@ -80,7 +86,7 @@ def compile_module(data: bytes) -> FromChild:
     except ModuleRefused as refused:
         return Refused(refused.code, refused.detail)
     except wasmtime.WasmtimeError as error:
-        return Refused(ModuleDoesNotCompile.code, str(error)[:_REASON_CHARS])
+        return Refused(ModuleDoesNotCompile.code, _reason(error))
     maximum = MAX_PAGES if info.memory_max_pages is None else info.memory_max_pages
     return Artefact(info.memory_min_pages, maximum, bytes(code))
 
@@ -198,9 +204,9 @@ class _Instance:
             return self._done(stop.status, stop.exit_code)
         except wasmtime.Trap as trap:
             status = _TRAPS.get(trap.trap_code) if trap.trap_code else None
-            return self._done(status) if status else Fault(f"Unknown trap: {trap.message[:200]}")
+            return self._done(status) if status else Fault(f"Unknown trap {trap.trap_code}.")
         except wasmtime.WasmtimeError as error:
-            return Fault(f"The engine failed: {str(error)[:_REASON_CHARS]}")
+            return Fault(f"The engine failed: {_reason(error)}")
         return self._done(Status.OK)
 
     def _done(self, status: Status, exit_code: int = 0) -> FromChild:

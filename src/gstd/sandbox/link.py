@@ -55,27 +55,35 @@ class ZygoteLink:
         self._listener: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, folder: Path) -> ZygoteLink:
+    async def start(cls, folder: Path, compile_cpu_seconds: int) -> ZygoteLink:
         """Start a zygote that keeps compiled code in ``folder``, an absolute path.
 
         Raises ``HostFault``.
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # nothing is imported from the working folder
-            "-m",
-            "gstd.sandbox.zygote",
-            str(folder),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=_environment(),
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is the parent's to handle
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # nothing is imported from the working folder
+                "-m",
+                "gstd.sandbox.zygote",
+                str(folder),
+                str(compile_cpu_seconds),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=_environment(),
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+        except OSError as error:
+            raise HostFault(f"The sandbox process does not start: {error.strerror}.") from error
         link = cls(process)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await link._greet()
+        except TimeoutError:
+            link.kill()
+            await link.close()
+            raise HostFault("The sandbox process does not start in time.") from None
         except BaseException:
             await link.close()
             raise

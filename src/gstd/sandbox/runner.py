@@ -44,6 +44,9 @@ __all__ = ["PROFILE", "Sandbox"]
 _GRACE_SECONDS: Final = 30.0
 """How much later than its own deadlines the zygote may answer before it counts as stuck."""
 
+COMPILE_CPU_SECONDS: Final = 20
+"""A module that takes longer to compile is refused."""
+
 _COMPILE_SECONDS: Final = 60.0
 _HASH_INLINE_BYTES: Final = 1 << 20
 
@@ -51,15 +54,24 @@ _HASH_INLINE_BYTES: Final = 1 << 20
 class Sandbox:
     """Runs at most ``slots`` modules at a time; further calls wait for a free slot.
 
-    ``cache_dir`` keeps compiled modules; it is made private to this user. Use as
-    ``async with Sandbox(folder) as box:``.
+    ``cache_dir`` keeps compiled modules; it is made private to this user. A
+    module that needs more than ``compile_cpu_seconds`` of processor time to compile is refused.
+    Use as ``async with Sandbox(folder) as box:``.
     """
 
-    def __init__(self, cache_dir: Path, slots: int = 1) -> None:
+    def __init__(
+        self,
+        cache_dir: Path,
+        slots: int = 1,
+        *,
+        compile_cpu_seconds: int = COMPILE_CPU_SECONDS,
+    ) -> None:
         self._folder = cache_dir.absolute()
         self._slots = asyncio.Semaphore(slots)
+        self._compile_cpu_seconds = compile_cpu_seconds
         self._link: ZygoteLink | None = None
         self._starting = asyncio.Lock()
+        self._closed = False
         self._compiling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
@@ -72,9 +84,10 @@ class Sandbox:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
+        async with self._starting:
+            self._closed = True  # whoever still waits for a slot must not start another zygote
+            if self._link is not None:
+                await self._link.close()
 
     @property
     def zygote_pid(self) -> int | None:
@@ -138,10 +151,12 @@ class Sandbox:
 
     async def _connect(self) -> ZygoteLink:
         async with self._starting:
+            if self._closed:
+                raise HostFault("The sandbox is closed.")
             if self._link is None or self._link.dead:
                 if self._link is not None:
                     await self._link.close()
-                self._link = await ZygoteLink.start(self._folder)
+                self._link = await ZygoteLink.start(self._folder, self._compile_cpu_seconds)
             return self._link
 
 

@@ -1,4 +1,4 @@
-"""The fork server: ``python -m gstd.sandbox.zygote CACHE_FOLDER``.
+"""The fork server: ``python -m gstd.sandbox.zygote CACHE_FOLDER COMPILE_CPU_SECONDS``.
 
 It loads the engine once, but makes no ``Engine`` and runs nothing itself. Every request forks a
 child that is killed when its time is up, when the request is cancelled and when this process
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import selectors
 import signal
 import sys
@@ -50,7 +49,6 @@ from gstd.sandbox.wire import (
     frame_length,
 )
 
-COMPILE_CPU_SECONDS: Final = 20
 COMPILE_WALL_SECONDS: Final = 60.0
 COMPILE_DATA_BYTES: Final = 1 << 30
 MAX_ARTEFACT_BYTES: Final = 512 << 20
@@ -75,8 +73,9 @@ class _Child(msgspec.Struct):
 class Zygote:
     """Reads requests, forks, listens to children, answers."""
 
-    def __init__(self, folder: Path, requests: int, answers: int) -> None:
+    def __init__(self, folder: Path, compile_cpu_seconds: int, requests: int, answers: int) -> None:
         self._cache = ArtefactCache(folder)
+        self._compile_cpu_seconds = compile_cpu_seconds
         self._requests = requests
         self._answers = answers
         self._libc = cage.load_prctl()
@@ -141,7 +140,7 @@ class Zygote:
             self._answer(Compiled(request.id))
             return
         bounds = cage.Bounds(
-            cpu_seconds=COMPILE_CPU_SECONDS,
+            cpu_seconds=self._compile_cpu_seconds,
             data_bytes=COMPILE_DATA_BYTES + self._cache.held_bytes,
         )
         work = partial(compile_module, request.module)
@@ -252,7 +251,7 @@ def _epitaph(request: Compile | Run, status: int) -> Answer:
             return WallClock()
         return Fault(f"The child died (signal {number}).")
     if number == signal.SIGXCPU:
-        text = f"Compiling takes more than {COMPILE_CPU_SECONDS} s of processor time."
+        text = "Compiling takes too much processor time."
         return Refused(ModuleDoesNotCompile.code, text)
     if number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL):
         text = f"The compiler gave up (signal {number}), mostly for lack of memory or stack."
@@ -277,7 +276,7 @@ def _live(work: Callable[[], FromChild], pipe: int, enter: Callable[[], None]) -
 
 def main() -> None:
     """Serve the process that started this one."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (cage.MAX_DESCRIPTORS, cage.MAX_DESCRIPTORS))
+    cage.limit_descriptors()
     os.umask(0o077)
     # Nothing that prints or reads by accident may get between the frames.
     requests, answers = os.dup(0), os.dup(1)
@@ -287,7 +286,7 @@ def main() -> None:
     os.close(null)
     gc.collect()
     gc.freeze()
-    Zygote(Path(sys.argv[1]), requests, answers).serve()
+    Zygote(Path(sys.argv[1]), int(sys.argv[2]), requests, answers).serve()
 
 
 if __name__ == "__main__":

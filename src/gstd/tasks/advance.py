@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -165,31 +165,28 @@ def _judgements(moves: Sequence[Move]) -> list[Judgement]:
 
 
 def _events(moves: Sequence[Move]) -> list[Event]:
-    events = []
-    for move in moves:
-        task = move.task
-        for decision in move.step.decisions:
-            events.append(
-                Event(
-                    kind=f"attempt.{decision.state}",
-                    accounts=(task.owner, decision.attempt.account_id),
-                    job_id=task.job_id,
-                    task_id=task.id,
-                    attempt_id=decision.attempt.id,
-                    data={"verdict": decision.verdict},
-                )
-            )
-        if move.step.is_final or move.step.state is not task.state:
-            events.append(
-                Event(
-                    kind=f"task.{move.step.state}",
-                    accounts=(task.owner,),
-                    job_id=task.job_id,
-                    task_id=task.id,
-                    data={"reason": move.step.reason},
-                )
-            )
-    return events
+    return [event for move in moves for event in _events_of(move)]
+
+
+def _events_of(move: Move) -> Iterator[Event]:
+    task, step = move.task, move.step
+    for decision in step.decisions:
+        yield Event(
+            kind=f"attempt.{decision.state}",
+            accounts=(task.owner, decision.attempt.account_id),
+            job_id=task.job_id,
+            task_id=task.id,
+            attempt_id=decision.attempt.id,
+            data={"verdict": decision.verdict},
+        )
+    if step.state is not task.state:
+        yield Event(
+            kind=f"task.{step.state}",
+            accounts=(task.owner,),
+            job_id=task.job_id,
+            task_id=task.id,
+            data={"reason": step.reason},
+        )
 
 
 async def expire_leases(connection: Connection, policy: Policy, now: datetime) -> int:

@@ -177,3 +177,14 @@ ORDER BY t.index LIMIT $4;
 -- name: output_of
 SELECT t.state, t.output_hash, t.output_bytes FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
+
+-- name: devices_of_job
+SELECT d.id AS device_id, d.name AS device_name, d.state, d.trust,
+    count(*) FILTER (WHERE a.state = 'accepted')::integer AS accepted,
+    count(*) FILTER (WHERE a.state = 'rejected')::integer AS rejected,
+    coalesce(sum(g.amount) FILTER (WHERE g.state = 'held'), 0)::text AS held_nano,
+    coalesce(sum(g.amount) FILTER (WHERE g.state = 'vested'), 0)::text AS vested_nano
+FROM task t JOIN attempt a ON a.task_id = t.id JOIN device d ON d.id = a.device_id
+LEFT JOIN ledger.earning g ON g.attempt_id = a.id
+WHERE t.job_id = $1
+GROUP BY d.id ORDER BY d.id;

@@ -45,7 +45,7 @@ async def attempts_of(
                 state=AttemptState(row["state"]),
                 verdict=Verdict(row["verdict"]) if row["verdict"] else None,
                 decided_at=row["decided_at"],
-                result=_result(row),
+                result=_result(dict(row)),
             )
         )
     return found
@@ -58,7 +58,7 @@ async def runs_of(connection: Connection, task_ids: Sequence[UUID]) -> dict[UUID
             id=row["id"],
             state=RunState(row["state"]),
             asked_by=row["asked_by"],
-            result=_result(row),
+            result=_result(dict(row)),
         )
         for row in await connection.fetch(sql["runs_of"], task_ids)
     }

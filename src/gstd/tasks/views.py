@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -13,6 +14,7 @@ from gstd.ledger import service as ledger
 from gstd.protocol.execution import Limits
 from gstd.protocol.jobs import (
     AttemptView,
+    DeviceShare,
     JobCounts,
     JobPage,
     JobSummary,
@@ -134,14 +136,23 @@ async def task_view(connection: Connection, task_id: UUID, reader: UUID | None) 
     return views[0]
 
 
-async def _with_attempts(connection: Connection, tasks: list[dict[str, object]]) -> list[TaskView]:
+async def _with_attempts(connection: Connection, tasks: list[dict[str, Any]]) -> list[TaskView]:
     attempts: dict[UUID, list[AttemptView]] = defaultdict(list)
     for row in await connection.fetch(sql["attempt_views"], [task["id"] for task in tasks]):
         attempts[row["task_id"]].append(to_struct(row, AttemptView))
     return [
-        msgspec.convert({**task, "attempts": attempts.get(task["id"], [])}, TaskView)  # type: ignore[call-overload]
+        msgspec.convert({**task, "attempts": attempts.get(task["id"], [])}, TaskView)
         for task in tasks
     ]
+
+
+async def devices_of_job(
+    connection: Connection, job_id: UUID, reader: UUID | None
+) -> list[DeviceShare]:
+    """Who worked on a job, how it was judged and what it earned."""
+    if await connection.fetchrow(sql["job"], job_id, reader) is None:
+        raise JobNotFoundError
+    return to_structs(await connection.fetch(sql["devices_of_job"], job_id), DeviceShare)
 
 
 async def results_of_job(

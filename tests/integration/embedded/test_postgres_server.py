@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
@@ -23,14 +26,20 @@ from gstd.embedded.postgres import EmbeddedPostgres, PostgresAddress
 from gstd.embedded.process import State, until
 
 
-@pytest.fixture
-async def postgres(state_dir: Path) -> AsyncIterator[EmbeddedPostgres]:
-    """A running server."""
-    server = EmbeddedPostgres(state_dir)
-    await server.start()
-    yield server
-    await server.stop()
-    assert server.pid is None
+@pytest.fixture(scope="module")
+async def postgres() -> AsyncIterator[EmbeddedPostgres]:
+    """A durable server that several tests share, its state folder below a private one."""
+    with TemporaryDirectory(prefix="gstd-", dir="/tmp") as private:
+        server = EmbeddedPostgres(Path(private) / "state")
+        await server.start()
+        yield server
+        await server.stop()
+        assert server.pid is None
+
+
+def state_of(server: EmbeddedPostgres) -> Path:
+    """The state folder: the socket lies in ``<state>/postgres/data``."""
+    return Path(server.address().host).parents[1]
 
 
 async def query(address: PostgresAddress, sql: str) -> object:
@@ -42,7 +51,7 @@ async def query(address: PostgresAddress, sql: str) -> object:
         await connection.close()
 
 
-async def back(server: EmbeddedPostgres, restarts: int = 1) -> None:
+async def back(server: EmbeddedPostgres, restarts: int) -> None:
     """Wait until the server was restarted so often."""
     process = server.process
     assert process is not None
@@ -61,8 +70,8 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-async def test_it_is_private_and_has_no_tcp(postgres: EmbeddedPostgres, state_dir: Path) -> None:
-    address = postgres.address()
+async def test_it_is_private_and_has_no_tcp(postgres: EmbeddedPostgres) -> None:
+    address, state_dir = postgres.address(), state_of(postgres)
     assert await query(address, "SHOW listen_addresses") == ""
     assert await query(address, "SHOW server_encoding") == "UTF8"
     assert await query(address, "SHOW data_checksums") == "on"
@@ -109,9 +118,8 @@ async def test_rows_outlive_kill_9(postgres: EmbeddedPostgres) -> None:
     assert await query(address, "SELECT sum(id) FROM kept") == 3
 
 
-@pytest.mark.usefixtures("postgres")
-async def test_a_second_owner_is_refused_and_the_first_lives(state_dir: Path) -> None:
-    second = EmbeddedPostgres(state_dir)
+async def test_a_second_owner_is_refused_and_the_first_lives(postgres: EmbeddedPostgres) -> None:
+    second = EmbeddedPostgres(state_of(postgres))
     with pytest.raises(StateInUseError) as caught:
         await second.start()
     assert caught.value.code == "state_in_use"
@@ -165,12 +173,21 @@ async def test_what_cannot_start_says_why(state_dir: Path) -> None:
         await server.start()
 
 
+def link(source: str, target: str) -> str:
+    """A hard link where that is possible: the copies are only read."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return str(shutil.copy2(source, target))
+    return target
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another account")
 async def test_root_runs_binaries_that_lie_below_a_private_folder(state_dir: Path) -> None:
     package = binaries.find_postgres().parents[1]
     hidden = state_dir.parent / "site-packages"
     for folder in (package, package.with_name(f"{package.name}.libs")):
-        shutil.copytree(folder, hidden / folder.name, symlinks=True)
+        shutil.copytree(folder, hidden / folder.name, symlinks=True, copy_function=link)
     runtime = state_dir.parent.parent / f"{state_dir.parent.name}-runtime"
     server = EmbeddedPostgres(
         state_dir,
@@ -185,3 +202,29 @@ async def test_root_runs_binaries_that_lie_below_a_private_folder(state_dir: Pat
         await server.stop()
     finally:
         shutil.rmtree(runtime)
+
+
+OTHER = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+@pytest.mark.skipif(not OTHER, reason="no PostgreSQL of the distribution")
+async def test_any_other_build_serves_as_well(state_dir: Path) -> None:
+    server = EmbeddedPostgres(state_dir, durable=False, bin_dir=OTHER[-1].parent)
+    address = await server.start()
+    assert await query(address, "SELECT 1") == 1
+    await server.stop()
+
+
+async def test_a_cancelled_start_leaves_nothing(state_dir: Path) -> None:
+    server = EmbeddedPostgres(state_dir, durable=False)
+    for moment in (state_dir / "postgres" / "data.new" / "base", state_dir / "postgres" / "data"):
+        start = asyncio.create_task(server.start())
+        assert await until(functools.partial(os.path.exists, moment), 10)
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        assert server.process is None
+        cluster = str(state_dir / "postgres")
+        assert not [found for found in running() if any(cluster in word for word in found.argv)]
+    await server.start()
+    await server.stop()

@@ -76,6 +76,11 @@ ENDS: dict[str, tuple[bytes, Status, int]] = {
     "returns": (program(""), Status.OK, 0),
     "exits with 0": (program("(call $exit (i32.const 0))", EXIT), Status.OK, 0),
     "exits with 3": (program("(call $exit (i32.const 3))", EXIT), Status.EXIT, 3),
+    "exits with -1": (
+        program("(call $exit (i32.const -1))", EXIT),
+        Status.EXIT,
+        0xFFFF_FFFF,
+    ),
     "unreachable": (program("unreachable"), Status.TRAP, 0),
     "divides by zero": (
         program("(drop (i32.div_u (i32.const 1) (i32.const 0)))"),
@@ -205,10 +210,8 @@ def _bomb_nesting() -> bytes:
     code = b"\1" + size + body
     return (
         b"\0asm\1\0\0\0\1\4\1\x60\0\0\3\2\1\0\5\3\1\0\1"
-         b"\7\x13\2\6memory\2\0\6_start\0\0"
-         b"\x0a"
-        + _leb(len(code))
-        + code
+        b"\7\x13\2\6memory\2\0\6_start\0\0"
+        b"\x0a" + _leb(len(code)) + code
     )
 
 
@@ -220,14 +223,15 @@ def _leb(value: int) -> bytes:
     return bytes(out) + bytes([value])
 
 
-async def test_compile_bombs_are_refused_and_leave_the_box_alive(box: Sandbox) -> None:
-    with pytest.raises(errors.ModuleLimitExceeded):
-        await box.compile_check(_bomb_locals())
-    before = box.zygote_pid
-    with pytest.raises(errors.ModuleDoesNotCompile):
-        await box.compile_check(_bomb_nesting())
-    assert box.zygote_pid == before
-    assert (await box.run(program(""), TaskInput(), SMALL)).status is Status.OK
+async def test_compile_bombs_are_refused_and_leave_the_box_alive(tmp_path: Path) -> None:
+    async with Sandbox(tmp_path / "c", compile_cpu_seconds=1) as box:
+        with pytest.raises(errors.ModuleLimitExceeded):
+            await box.compile_check(_bomb_locals())
+        before = box.zygote_pid
+        with pytest.raises(errors.ModuleDoesNotCompile, match="too much processor time"):
+            await box.compile_check(_bomb_nesting())
+        assert box.zygote_pid == before
+        assert (await box.run(program(""), TaskInput(), SMALL)).status is Status.OK
 
 
 async def test_modules_that_abort_the_engine_are_refused(box: Sandbox) -> None:

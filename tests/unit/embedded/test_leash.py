@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -161,3 +162,16 @@ def test_python_children_hold_their_own_leash() -> None:
 def test_without_a_leash_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(leash.LEASH_FD, raising=False)
     assert leash.hold_leash() is False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another account")
+def test_another_account_gets_a_folder_it_could_not_reach(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    (folder / "file").touch()
+    os.chown(folder, 65534, 65534)
+    script = 'echo "$(id -u) $(id -G) $(pwd) $(ls /proc/self/fd/3/) $(ls $1 2>&1 | wc -l)"'
+    inner = [*LEASH, "--user", "65534:65534", "--", "sh", "-c", 'exec sh -c "$0" - "$1"', script]
+    with held("env", "-C", str(folder), *inner, f"{folder}") as (process, owner):
+        assert first_line(process) == "65534 65534 / file 1"
+        os.close(owner)

@@ -71,6 +71,7 @@ REFUSED: list[tuple[str, bytes]] = [
     ("module_truncated", HEAD + b"\1\xff\xff\xff\xff\x0f"),
     ("module_truncated", HEAD + section(1, b"\x05")),
     ("module_malformed", HEAD + b"\1\xff\xff\xff\xff\xff\x0f"),
+    ("module_malformed", HEAD + b"\1\xff\xff\xff\xff\x1f"),
     ("module_malformed", HEAD + section(14, b"")),
     ("module_malformed", HEAD + section(3, b"\1\0")),
     ("module_malformed", HEAD + section(1, b"\0") + section(1, b"\0")),

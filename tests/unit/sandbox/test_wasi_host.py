@@ -100,6 +100,14 @@ def test_standard_input_is_read_once_through_several_buffers() -> None:
     assert host.call("fd_read", 1, 0, 2, 64) == wasi.EBADF
 
 
+def test_a_read_with_a_bad_pointer_takes_no_input() -> None:
+    host, guest = make(TaskInput(stdin=b"abcdef"))
+    guest.write(0, struct.pack("<II", 1000, 4))
+    assert host.call("fd_read", 0, 0, 1, SIZE - 3) == wasi.EFAULT
+    assert host.call("fd_read", 0, 0, 1, 64) == 0
+    assert guest.read(1000, 4) == b"abcd"
+
+
 def test_output_beyond_the_cap_stops_the_run_and_keeps_the_cap() -> None:
     host, guest = make(output_bytes=10)
     guest.write(0, struct.pack("<II", 1000, 8))
@@ -129,6 +137,14 @@ def test_a_write_with_one_bad_buffer_writes_nothing() -> None:
     assert host.call("fd_write", 1, 0, 1, SIZE - 3) == wasi.EFAULT
     assert host.stdout == b""
     assert host.call("fd_write", 1, 0, 5000, 64) == wasi.EINVAL
+
+
+def test_a_full_stream_still_checks_its_buffers() -> None:
+    host, guest = make()
+    guest.write(0, struct.pack("<II", 1000, STDERR_BYTES))
+    assert host.call("fd_write", 2, 0, 1, 64) == 0
+    guest.write(0, struct.pack("<II", SIZE - 1, 2))
+    assert host.call("fd_write", 2, 0, 1, 64) == wasi.EFAULT
 
 
 def test_closed_streams_stay_closed() -> None:

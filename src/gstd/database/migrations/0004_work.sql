@@ -83,6 +83,7 @@ CREATE INDEX task_unfinished ON task (job_id, deadline)
 CREATE INDEX task_deadline ON task (deadline) WHERE state IN ('blocked', 'queued', 'running');
 CREATE INDEX task_not_final ON task (id)
     WHERE state IN ('blocked', 'queued', 'running', 'verifying');
+CREATE INDEX task_verifying ON task (input_hash) WHERE state = 'verifying';
 CREATE INDEX task_job_state ON task (job_id, state);
 
 -- One device's try at one task. Its id is the fencing token. No attempt without a proof of work.

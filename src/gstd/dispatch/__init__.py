@@ -1,0 +1,1 @@
+"""From queued task to submitted result: offers, claims, heartbeats, submits, releases."""
