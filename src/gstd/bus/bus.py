@@ -99,8 +99,10 @@ class Bus:
             self._wake(hint)
 
         async def send(client: Redis) -> None:
-            for hint in hints:
-                await client.publish(_channel(hint), b"")
+            async with client.pipeline(transaction=False) as pipeline:
+                for hint in hints:
+                    pipeline.publish(_channel(hint), b"")
+                await pipeline.execute()
 
         await self._try(send, None)
 

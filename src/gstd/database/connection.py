@@ -40,7 +40,6 @@ UNREACHABLE = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
 )
 """What asyncpg raises while the server is away."""
 
@@ -106,11 +105,17 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection outside a transaction, for reads of one statement."""
+        connection: Connection | None = None
         try:
             async with self._pool.acquire() as connection:
                 yield connection
         except UNREACHABLE as error:
             raise DatabaseUnavailableError(str(error)) from error
+        except asyncpg.InterfaceError as error:
+            # asyncpg uses this one class for a lost connection and for wrong calls.
+            if connection is None or connection.is_closed():
+                raise DatabaseUnavailableError(str(error)) from error
+            raise
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

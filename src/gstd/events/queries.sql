@@ -34,3 +34,11 @@ ORDER BY position LIMIT $4;
 
 -- name: position
 SELECT position FROM event_head;
+
+-- name: record_error
+INSERT INTO recorded_error (id, at, code, place, request_id, detail, context)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: recorded_errors
+SELECT id, at, code, place, request_id, detail, context FROM recorded_error
+WHERE at > $1 ORDER BY at DESC LIMIT $2;

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -130,8 +131,10 @@ class ZygoteLink:
 
     def kill(self) -> None:
         """End the zygote and with it every child, at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        # Not Process.kill(): it polls first and may steal the exit status from asyncio's watcher.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """End the zygote and wait for it."""
@@ -170,7 +173,9 @@ class ZygoteLink:
                 message = await self._receive()
                 if not isinstance(message, Ready):
                     self._settle(message.id, message)
-        except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError):
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # it has ended, or is about to be closed
+        except msgspec.MsgspecError:
             self.kill()
         finally:
             for request_id in list(self._waiting):

@@ -204,8 +204,16 @@ def _bomb_locals() -> bytes:
 
 def _bomb_nesting() -> bytes:
     """Deeply nested loops with many locals, small and very slow to compile."""
-    depth = 20_000
-    body = b"\1\xe8\x07\x7e" + b"\x03\x40" * depth + b"\x0b" * depth + b"\x0b"
+    return _one_function(b"\1\xe8\x07\x7e" + b"\x03\x40" * 20_000 + b"\x0b" * 20_000)
+
+
+def _bomb_calls() -> bytes:
+    """Millions of calls in one function, which take more memory to compile than there is."""
+    return _one_function(b"\0" + b"\x10\0" * 3_700_000)
+
+
+def _one_function(instructions: bytes) -> bytes:
+    body = instructions + b"\x0b"
     size = _leb(len(body))
     code = b"\1" + size + body
     return (
@@ -230,6 +238,10 @@ async def test_compile_bombs_are_refused_and_leave_the_box_alive(tmp_path: Path)
         before = box.zygote_pid
         with pytest.raises(errors.ModuleDoesNotCompile, match="too much processor time"):
             await box.compile_check(_bomb_nesting())
+    async with Sandbox(tmp_path / "c") as box:
+        before = box.zygote_pid
+        with pytest.raises(errors.ModuleDoesNotCompile, match="gave up"):
+            await box.compile_check(_bomb_calls())
         assert box.zygote_pid == before
         assert (await box.run(program(""), TaskInput(), SMALL)).status is Status.OK
 

@@ -1,0 +1,1 @@
+"""Periodic work: one leader at a time expires, fills, vests, closes and reconciles."""

@@ -1,0 +1,41 @@
+"""One leader among any number of schedulers, by a lease row with a term."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from datetime import timedelta
+
+from gstd.database.connection import Database
+from gstd.database.sql import load_queries
+from gstd.kernel.clock import Clock
+
+_sql = load_queries("gstd.maintenance")
+
+LEASE_S = 10
+"""How long a leader that died keeps the others waiting."""
+
+
+class Leadership:
+    """This process's claim to a named piece of periodic work."""
+
+    def __init__(self, database: Database, clock: Clock, name: str = "scheduler") -> None:
+        self._database = database
+        self._clock = clock
+        self._name = name
+        self.holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+
+    async def lead(self) -> int | None:
+        """Take or renew the lease; the term, or ``None`` while another process leads."""
+        now = self._clock.now()
+        expires_at = now + timedelta(seconds=LEASE_S)
+        async with self._database.transaction() as connection:
+            term: int | None = await connection.fetchval(
+                _sql["lead"], self._name, self.holder, expires_at, now
+            )
+        return term
+
+    async def resign(self) -> None:
+        """Let another process lead at once."""
+        async with self._database.transaction() as connection:
+            await connection.execute(_sql["resign"], self._name, self.holder, self._clock.now())

@@ -1,0 +1,151 @@
+"""The scheduler: what must happen as time passes. Any number may run; one of them leads.
+
+Everything here only repeats what a transaction that failed to come would have done, so a
+scheduler may die at any point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from gstd.blobs.store import Blobs
+from gstd.bus.bus import Bus, Hint
+from gstd.database.connection import Connection, Database, DatabaseUnavailableError
+from gstd.events import service as events
+from gstd.events.incidents import record
+from gstd.kernel.clock import Clock
+from gstd.kernel.settings import Policy
+from gstd.ledger import service as ledger
+from gstd.maintenance.leadership import Leadership
+from gstd.tasks.advance import expire_leases, expire_tasks, reconsider
+from gstd.tasks.jobs import close_jobs, expire_jobs, fill_jobs
+
+log = structlog.get_logger()
+
+TICK_S = 1.0
+AWAY_S = 0.5
+"""How long to wait before the database is tried again."""
+
+RECONCILE_EVERY = 10
+"""Ticks between two looks at everything that is not final."""
+
+QUIET_S = 5.0
+"""How long a task must not have moved before the reconciler looks at it."""
+
+VESTED_AT_ONCE = 1_000
+
+Work = Callable[[Connection, datetime], Awaitable[int]]
+
+
+class Scheduler:
+    """All periodic work of one process."""
+
+    def __init__(
+        self, database: Database, blobs: Blobs, bus: Bus, policy: Policy, clock: Clock
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._bus = bus
+        self._policy = policy
+        self._clock = clock
+        self._leadership = Leadership(database, clock)
+        self._ticks = 0
+
+    async def serve(self) -> None:
+        """Work until cancelled, then let another process lead."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._loop("lead", Hint.TASKS, self._lead))
+                group.create_task(self._loop("number", Hint.OUTBOX, self.number_events))
+        finally:
+            with contextlib.suppress(DatabaseUnavailableError):
+                await self._leadership.resign()
+
+    async def _loop(self, name: str, wake: Hint, turn: Callable[[], Awaitable[None]]) -> None:
+        with self._bus.listener(wake) as hint:
+            while True:
+                hint.clear()
+                try:
+                    await turn()
+                except DatabaseUnavailableError:
+                    await asyncio.sleep(AWAY_S)
+                except Exception as error:  # noqa: BLE001 - one bad turn must not end the loop
+                    await record(
+                        self._database, error, place=f"scheduler.{name}", now=self._clock.now()
+                    )
+                    await asyncio.sleep(AWAY_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(hint.wait(), TICK_S)
+
+    async def _lead(self) -> None:
+        if await self._leadership.lead() is not None:
+            await self.tick()
+
+    async def number_events(self) -> None:
+        """Number what is committed, and tell those who wait for events."""
+        while moved := await self._run(lambda connection, _: events.number(connection)):
+            await self._bus.publish(Hint.EVENTS)
+            if moved < events.NUMBERED_AT_ONCE:
+                return
+
+    async def tick(self) -> None:
+        """Everything that is due now, each kind in its own transaction."""
+        policy = self._policy
+        expired = await self._run(lambda conn, now: expire_leases(conn, policy, now))
+        expired += await self._run(lambda conn, now: expire_tasks(conn, policy, now))
+        expired += await self._run(expire_jobs)
+        made = await self._run(lambda conn, now: fill_jobs(conn, self._blobs, policy, now))
+        vested = await self._run(_vest)
+        closed = await self._run(_close)
+        if self._ticks % RECONCILE_EVERY == 0:
+            await self.reconcile()
+        self._ticks += 1
+        if expired or made:
+            await self._bus.publish(Hint.QUEUE, Hint.REFEREE, Hint.OUTBOX)
+        elif vested or closed:
+            await self._bus.publish(Hint.OUTBOX)
+
+    async def reconcile(self) -> None:
+        """Advance every task that is not final and has not moved for a while."""
+        after: UUID | None = UUID(int=0)
+        while after is not None:
+            after = await self._reconsider(after)
+
+    async def _reconsider(self, after: UUID) -> UUID | None:
+        return await self._database.run(
+            lambda conn: reconsider(
+                conn, self._policy, self._clock.now(), after=after, quiet_s=QUIET_S
+            )
+        )
+
+    async def _run(self, work: Work) -> int:
+        return await self._database.run(lambda conn: work(conn, self._clock.now()))
+
+
+async def _vest(connection: Connection, now: datetime) -> int:
+    vested = await ledger.vest_due(connection, now, VESTED_AT_ONCE)
+    await events.append(
+        connection,
+        [
+            events.Event(
+                kind="earning.vested",
+                accounts=(item.owner,),
+                task_id=item.task_id,
+                attempt_id=item.attempt_id,
+                data={"amount_nano": str(item.amount)},
+            )
+            for item in vested
+        ],
+        now,
+    )
+    return len(vested)
+
+
+async def _close(connection: Connection, now: datetime) -> int:
+    return len(await close_jobs(connection, now))
