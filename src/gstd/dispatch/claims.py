@@ -20,7 +20,7 @@ from gstd.proof_of_work.challenge import Challenge
 from gstd.protocol.execution import Limits, TaskInput
 from gstd.protocol.work import Alive, Claimed, ClaimItem, Released, ReleaseItem
 from gstd.tasks.advance import advance
-from gstd.tasks.errors import AttemptOverError, TaskTakenError
+from gstd.tasks.errors import AttemptNotFoundError, AttemptOverError, TaskTakenError
 
 _sql = load_queries("gstd.dispatch")
 _decode_input = msgspec.msgpack.Decoder(TaskInput).decode
@@ -186,3 +186,17 @@ def _released_event(row: Row, device: DeviceActor, reason: str) -> Event:
         attempt_id=facts["attempt_id"],
         data={"verdict": reason},
     )
+
+
+async def module_in_hand(connection: Connection, device: DeviceActor, metered_hash: str) -> bytes:
+    """The hash of a module that one of the device's running attempts needs.
+
+    Raises ``AttemptNotFoundError`` for any other module.
+    """
+    try:
+        digest = bytes.fromhex(metered_hash)
+    except ValueError:
+        digest = b""
+    if not await connection.fetchval(_sql["holds_module"], device.device_id, digest):
+        raise AttemptNotFoundError("no running attempt of this device needs that module")
+    return digest

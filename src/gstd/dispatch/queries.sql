@@ -94,3 +94,9 @@ UPDATE attempt a SET state = 'released', verdict = n.verdict, reason = n.reason,
 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n (id, verdict, reason)
 WHERE a.id = n.id AND a.device_id = $4 AND a.state = 'running'
 RETURNING a.id, a.task_id;
+
+-- name: holds_module
+SELECT EXISTS (
+    SELECT FROM attempt a JOIN task t ON t.id = a.task_id JOIN job j ON j.id = t.job_id
+    WHERE a.device_id = $1 AND a.state = 'running' AND j.metered_hash = $2
+);

@@ -31,7 +31,7 @@ class TaskInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     args: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     stdin: bytes = b""
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
     def hash(self) -> bytes:
         """SHA-256 that names this input: ``gstd-input-v1``, seed, stdin, count of args, args."""

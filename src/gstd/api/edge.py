@@ -1,0 +1,123 @@
+"""One request, one transaction: idempotent writes, batches with one outcome per item, hints."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import MediaType, Request, Response
+
+from gstd.accounts import idempotency
+from gstd.accounts.idempotency import StoredAnswer
+from gstd.accounts.model import Actor
+from gstd.api.platform import Platform
+from gstd.api.problems import MEDIA_TYPE, encode_problem, request_id
+from gstd.bus.bus import Hint
+from gstd.database.connection import Connection, DatabaseUnavailableError
+from gstd.events.incidents import record
+from gstd.kernel.canonical import digest
+from gstd.kernel.errors import GstdError, InvalidInputError, Refusal
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+Work = Callable[[Connection, datetime], Awaitable[T]]
+Batch = Callable[[Connection, Sequence[Item], datetime], Awaitable[list[Outcome]]]
+
+_KEY_CHARACTERS = 200
+
+
+async def read(platform: Platform, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run a read of any number of statements on one snapshot of the database."""
+    async with platform.database.transaction() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return await work(connection)
+
+
+async def write(
+    request: Request[Any, Any, Any],
+    platform: Platform,
+    actor: Actor,
+    work: Work[T],
+    *,
+    hints: Sequence[Hint] = (),
+    status: int = 201,
+) -> Response[T]:
+    """Run a write once per ``Idempotency-Key``: a repeated request gets its first answer.
+
+    A refusal is an answer too and is stored with the key, so a late repetition never acts.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= _KEY_CHARACTERS:
+        raise InvalidInputError(f"Idempotency-Key must have 1 to {_KEY_CHARACTERS} characters")
+    target = f"{request.method} {request.url.path}?{request.url.query}"
+    request_hash = digest("gstd-request-hash-v1", target, await request.body())
+
+    async def once(connection: Connection) -> tuple[StoredAnswer, bool]:
+        now = platform.clock.now()
+        if key is None:
+            return StoredAnswer(status, _encode(await work(connection, now))), False
+        stored = await idempotency.begin(connection, actor.account_id, key, request_hash, now)
+        if stored is not None:
+            return stored, True
+        answer = await _attempt(connection, work, now, status, request_id(request))
+        await idempotency.finish(connection, actor.account_id, key, answer)
+        return answer, False
+
+    answer, is_replayed = await platform.database.run(once)
+    if not is_replayed:
+        await platform.bus.publish(*hints)
+    return _response(answer, is_replayed, request_id(request))
+
+
+async def _attempt(
+    connection: Connection, work: Work[T], now: datetime, status: int, identity: str
+) -> StoredAnswer:
+    try:
+        async with connection.transaction():
+            return StoredAnswer(status, _encode(await work(connection, now)))
+    except GstdError as error:
+        if error.status >= 500:
+            raise
+        return StoredAnswer(error.status, encode_problem(error, identity))
+
+
+def _encode(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _response(answer: StoredAnswer, is_replayed: bool, identity: str) -> Response[Any]:
+    headers = {"X-Request-Id": identity}
+    if is_replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(
+        content=answer.body,
+        status_code=answer.status,
+        media_type=MediaType.JSON if answer.status < 400 else MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+async def batch(
+    platform: Platform, items: Sequence[Item], work: Batch[Item, Outcome], place: str
+) -> list[Outcome | Refusal]:
+    """Run all items in one transaction; if that fails, each in its own.
+
+    So one poisonous item costs the others time, never their outcome.
+    """
+    try:
+        return list(
+            await platform.database.run(
+                lambda connection: work(connection, items, platform.clock.now())
+            )
+        )
+    except DatabaseUnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it was, the other items go on
+        if len(items) == 1:
+            await record(platform.database, error, place=place, now=platform.clock.now())
+            return [GstdError("this item failed on the platform").refusal()]
+    return [outcome for item in items for outcome in await batch(platform, [item], work, place)]

@@ -1,0 +1,169 @@
+"""Jobs, tasks and results."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from litestar import Request, Response, Router, get, post
+from litestar.params import Parameter
+
+from gstd.accounts.model import Actor
+from gstd.api import edge
+from gstd.api.platform import Platform
+from gstd.bus.bus import Hint
+from gstd.database.connection import Connection
+from gstd.modules import service as modules
+from gstd.protocol.jobs import (
+    DeviceShare,
+    JobPage,
+    JobRequest,
+    JobView,
+    Quote,
+    ResultPage,
+    TaskView,
+)
+from gstd.protocol.types import Role
+from gstd.tasks import jobs, views
+
+Limit = Annotated[int, Parameter(ge=1, le=500)]
+
+INERT = {
+    "Content-Disposition": "attachment",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+"""What strangers' modules made is never shown as part of our pages."""
+
+
+def reader(actor: Actor) -> UUID | None:
+    """Whose rows an account may read: its own, or everybody's for an admin."""
+    return None if actor.is_admin else actor.account_id
+
+
+@post("/jobs/quote", summary="What a job would lock", status_code=200)
+async def quote(actor: Actor, data: JobRequest, platform: Platform) -> Quote:
+    """The exact amount per task and in total. Nothing is locked or stored."""
+    actor.must_be(Role.REQUESTER)
+    return jobs.quote(data, platform.policy)
+
+
+@post("/jobs", summary="Post a job")
+async def post_job(
+    request: Request[Any, Any, Any], data: JobRequest, actor: Actor, platform: Platform
+) -> Response[JobView]:
+    """Lock the money of every task and make the job, in one transaction, or neither."""
+    actor.must_be(Role.REQUESTER)
+
+    async def work(connection: Connection, now: datetime) -> JobView:
+        module = await modules.module(connection, data.module)
+        job_id = await jobs.post_job(
+            connection, platform.blobs, actor.account_id, data, module, platform.policy, now
+        )
+        return await views.job_view(connection, job_id, actor.account_id)
+
+    return await edge.write(
+        request, platform, actor, work, hints=[Hint.QUEUE, Hint.OUTBOX, Hint.TASKS]
+    )
+
+
+@get("/jobs", summary="My jobs")
+async def list_jobs(
+    actor: Actor, platform: Platform, before: UUID | None = None, limit: Limit = 50
+) -> JobPage:
+    """Newest first."""
+    return await edge.read(
+        platform,
+        lambda conn: views.jobs_of(conn, actor.account_id, before=before, limit=limit),
+    )
+
+
+@get("/jobs/{job_id:uuid}", summary="A job")
+async def show_job(job_id: UUID, actor: Actor, platform: Platform) -> JobView:
+    """Its tasks by state, and where its money is."""
+    return await edge.read(platform, lambda conn: views.job_view(conn, job_id, reader(actor)))
+
+
+@post("/jobs/{job_id:uuid}/cancel", summary="Cancel a job", status_code=200)
+async def cancel_job(
+    request: Request[Any, Any, Any], job_id: UUID, actor: Actor, platform: Platform
+) -> Response[JobView]:
+    """End what is not being verified and give its money back. Safe to repeat."""
+
+    async def work(connection: Connection, now: datetime) -> JobView:
+        await jobs.cancel_job(connection, actor.account_id, job_id, platform.policy, now)
+        return await views.job_view(connection, job_id, actor.account_id)
+
+    return await edge.write(
+        request,
+        platform,
+        actor,
+        work,
+        hints=[Hint.OUTBOX, Hint.REFEREE, Hint.TASKS],
+        status=200,
+    )
+
+
+@get("/jobs/{job_id:uuid}/tasks", summary="A job's tasks")
+async def list_tasks(
+    job_id: UUID, actor: Actor, platform: Platform, after: int = -1, limit: Limit = 100
+) -> list[TaskView]:
+    """In order of index, each with all its attempts, verdicts and earnings."""
+    return await edge.read(
+        platform,
+        lambda conn: views.tasks_of_job(conn, job_id, reader(actor), after=after, limit=limit),
+    )
+
+
+@get("/jobs/{job_id:uuid}/workers", summary="Who worked on a job")
+async def list_workers(job_id: UUID, actor: Actor, platform: Platform) -> list[DeviceShare]:
+    """Per device: results accepted and rejected, and what it earned."""
+    return await edge.read(platform, lambda conn: views.devices_of_job(conn, job_id, reader(actor)))
+
+
+@get("/jobs/{job_id:uuid}/results", summary="A job's accepted results")
+async def list_results(
+    job_id: UUID, actor: Actor, platform: Platform, after: int = -1, output: bool = False
+) -> ResultPage:
+    """In order of index. With ``output=true`` each carries its bytes, in base64."""
+    return await edge.read(
+        platform,
+        lambda conn: views.results_of_job(
+            conn, platform.blobs, job_id, reader(actor), after=after, with_output=output
+        ),
+    )
+
+
+@get("/tasks/{task_id:uuid}", summary="A task")
+async def show_task(task_id: UUID, actor: Actor, platform: Platform) -> TaskView:
+    """With all its attempts."""
+    return await edge.read(platform, lambda conn: views.task_view(conn, task_id, reader(actor)))
+
+
+@get("/tasks/{task_id:uuid}/output", summary="A task's accepted output")
+async def show_output(task_id: UUID, actor: Actor, platform: Platform) -> Response[bytes]:
+    """The bytes as the module wrote them, always as an attachment."""
+    output = await edge.read(
+        platform,
+        lambda conn: views.output_of_task(conn, platform.blobs, task_id, reader(actor)),
+    )
+    return Response(output, media_type="application/octet-stream", headers=INERT)
+
+
+router = Router(
+    "/",
+    tags=["jobs"],
+    route_handlers=[
+        quote,
+        post_job,
+        list_jobs,
+        show_job,
+        cancel_job,
+        list_tasks,
+        list_workers,
+        list_results,
+        show_task,
+        show_output,
+    ],
+)

@@ -1,0 +1,148 @@
+"""Accounts, devices and wallets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+
+from gstd.accounts import service as accounts
+from gstd.accounts.model import Actor
+from gstd.api import edge
+from gstd.api.platform import Platform
+from gstd.bus.bus import Hint
+from gstd.database.connection import Connection
+from gstd.kernel.ids import new_id
+from gstd.kernel.settings import Mode
+from gstd.ledger import service as ledger
+from gstd.ledger.errors import TestCreditsOffError
+from gstd.protocol.people import (
+    AccountRequest,
+    AccountView,
+    CreditRequest,
+    DeviceView,
+    EnrolmentCode,
+    EnrolRequest,
+    NewAccount,
+    WalletView,
+)
+from gstd.protocol.types import Role
+
+
+@get("/account", summary="Who am I")
+async def show_account(actor: Actor, platform: Platform) -> AccountView:
+    """The account that the API key belongs to."""
+    return await edge.read(platform, lambda conn: accounts.account(conn, actor.account_id))
+
+
+@post("/accounts", summary="Make an account (admin)")
+async def create_account(
+    request: Request[Any, Any, Any], data: AccountRequest, actor: Actor, platform: Platform
+) -> Response[NewAccount]:
+    """A new account with its first API key, which is shown this once."""
+    actor.must_be(Role.ADMIN)
+    return await edge.write(
+        request,
+        platform,
+        actor,
+        lambda conn, now: accounts.create_account(conn, data.name, data.roles, now),
+    )
+
+
+@post("/test-credits", summary="Grant test credits (admin, development)")
+async def grant_test_credits(
+    request: Request[Any, Any, Any], data: CreditRequest, actor: Actor, platform: Platform
+) -> Response[WalletView]:
+    """Credits that can be spent on jobs and never withdrawn."""
+    actor.must_be(Role.ADMIN)
+    if platform.settings.mode is not Mode.DEVELOPMENT:
+        raise TestCreditsOffError
+
+    async def grant(connection: Connection, now: datetime) -> WalletView:
+        await accounts.account(connection, data.account_id)
+        amount = int(data.amount_nano)
+        await ledger.grant_test_credits(connection, new_id(), data.account_id, amount, now)
+        return await _wallet(connection, data.account_id)
+
+    return await edge.write(request, platform, actor, grant)
+
+
+@get("/wallet", summary="My balances")
+async def show_wallet(actor: Actor, platform: Platform) -> WalletView:
+    """Per asset: available, locked in escrow, held until it vests."""
+    return await edge.read(platform, lambda conn: _wallet(conn, actor.account_id))
+
+
+async def _wallet(connection: Connection, account_id: UUID) -> WalletView:
+    return WalletView(account_id=account_id, balances=await ledger.balances(connection, account_id))
+
+
+@post("/devices/codes", summary="Make a code that enrols one device")
+async def create_code(
+    request: Request[Any, Any, Any], actor: Actor, platform: Platform
+) -> Response[EnrolmentCode]:
+    """A one-time code. Whoever has it can make a device work for this account."""
+    actor.must_be(Role.WORKER)
+    return await edge.write(
+        request,
+        platform,
+        actor,
+        lambda conn, now: accounts.new_enrolment_code(conn, actor.account_id, platform.policy, now),
+    )
+
+
+@post("/devices/enrol", summary="Enrol a device by its code")
+async def enrol_device(data: EnrolRequest, platform: Platform) -> DeviceView:
+    """Link a device's key to the account of the code. The code is the credential."""
+    device = await platform.database.run(
+        lambda conn: accounts.enrol_device(conn, data, platform.clock.now())
+    )
+    await platform.bus.publish(Hint.OUTBOX)
+    return device
+
+
+@get("/devices", summary="My devices")
+async def list_devices(actor: Actor, platform: Platform) -> list[DeviceView]:
+    """The account's devices with their trust, and when each was last heard of."""
+    devices = await edge.read(platform, lambda conn: accounts.devices_of(conn, actor.account_id))
+    seen = await platform.bus.last_seen([str(device.id) for device in devices])
+    return [
+        msgspec.structs.replace(
+            device, last_seen_at=None if at is None else datetime.fromtimestamp(at / 1000, UTC)
+        )
+        for device, at in zip(devices, seen, strict=True)
+    ]
+
+
+@post("/devices/{device_id:uuid}/revoke", summary="Revoke a device", status_code=200)
+async def revoke_device(
+    request: Request[Any, Any, Any], device_id: UUID, actor: Actor, platform: Platform
+) -> Response[DeviceView]:
+    """End a device's work for good. What it earned stays earned."""
+    return await edge.write(
+        request,
+        platform,
+        actor,
+        lambda conn, now: accounts.revoke_device(conn, actor.account_id, device_id, now),
+        hints=[Hint.OUTBOX],
+        status=200,
+    )
+
+
+router = Router(
+    "/",
+    tags=["people"],
+    route_handlers=[
+        show_account,
+        create_account,
+        grant_test_credits,
+        show_wallet,
+        create_code,
+        enrol_device,
+        list_devices,
+        revoke_device,
+    ],
+)

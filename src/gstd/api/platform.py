@@ -1,0 +1,68 @@
+"""What every request handler works with, made once per process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+import msgspec
+
+from gstd.blobs.store import Blobs
+from gstd.bus.bus import Bus
+from gstd.database.connection import APP_ROLE, Database
+from gstd.dispatch.matchmaker import Matchmaker, challenge_key
+from gstd.kernel.clock import Clock, SystemClock
+from gstd.kernel.settings import Policy, Settings, SettingsError
+from gstd.sandbox.runner import Sandbox
+
+TRIAL_SLOTS = 1
+"""Modules that one API process runs at a time, for checks and trials."""
+
+
+def app_role(settings: Settings) -> str | None:
+    """The role that sessions take on, unless the login already is the application's own."""
+    return None if settings.database_owner_url else APP_ROLE
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """The stores, the sandbox and the rules of one process."""
+
+    settings: Settings
+    policy: Policy
+    clock: Clock
+    database: Database
+    blobs: Blobs
+    bus: Bus
+    sandbox: Sandbox
+    matchmaker: Matchmaker
+    pow_key: bytes
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, clock: Clock | None = None) -> AsyncIterator[Self]:
+        """Connect to everything; raises what the stores raise when they cannot be reached."""
+        if settings.database_url is None or settings.blobs_url is None:
+            raise SettingsError("GSTD_DATABASE_URL and GSTD_BLOBS_URL must be set")
+        clock = clock or SystemClock()
+        secret = settings.secret_bytes()
+        async with AsyncExitStack() as stack:
+            database = await Database.connect(settings.database_url, role=app_role(settings))
+            stack.push_async_callback(database.close)
+            bus = await stack.enter_async_context(Bus.open(settings.valkey_url))
+            sandbox = await stack.enter_async_context(
+                Sandbox(settings.state_dir / "cache" / "api", TRIAL_SLOTS)
+            )
+            matchmaker = Matchmaker(database, bus, settings.policy, clock, secret)
+            await stack.enter_async_context(matchmaker.running())
+            yield cls(
+                settings=settings,
+                policy=settings.policy,
+                clock=clock,
+                database=database,
+                blobs=Blobs.open(settings.blobs_url),
+                bus=bus,
+                sandbox=sandbox,
+                matchmaker=matchmaker,
+                pow_key=challenge_key(secret),
+            )
