@@ -18,7 +18,6 @@ from gstd.accounts.model import Actor, DeviceActor, shard_of
 from gstd.database.connection import Connection, to_struct, to_structs
 from gstd.database.sql import load_queries
 from gstd.events.service import Event, append
-from gstd.kernel.canonical import pack
 from gstd.kernel.ids import new_id
 from gstd.kernel.secrets import new_token, token_hash
 from gstd.kernel.settings import Policy
@@ -29,7 +28,7 @@ from gstd.protocol.people import (
     EnrolRequest,
     NewAccount,
 )
-from gstd.protocol.signing import is_signed_by
+from gstd.protocol.signing import enrolment_statement, is_signed_by
 from gstd.protocol.types import Role
 
 _sql = load_queries("gstd.accounts")
@@ -41,11 +40,6 @@ class Judgement(msgspec.Struct, frozen=True):
     device_id: UUID
     accepted: int
     wrong: int
-
-
-def enrolment_statement(code: str, public_key: str) -> bytes:
-    """What a device signs to prove that it holds the key it enrols."""
-    return pack("gstd-enrol-v1", code, bytes.fromhex(public_key))
 
 
 async def create_account(

@@ -59,11 +59,12 @@ def latest_version() -> int:
     return migrations()[-1].version
 
 
-async def migrate(owner_url: str) -> list[str]:
+async def migrate(owner_url: str, *, shared_login: bool = False) -> list[str]:
     """Bring the database to the newest schema; returns the names of the applied files.
 
-    Safe to call from many processes at once. Raises ``MigrationMismatchError`` when an applied
-    file has changed or the database is newer than this code.
+    With ``shared_login`` the owner's login may also run as the application's role. Safe to call
+    from many processes at once. Raises ``MigrationMismatchError`` when an applied file has changed
+    or the database is newer than this code.
     """
     try:
         connection = await asyncpg.connect(owner_url)
@@ -71,20 +72,28 @@ async def migrate(owner_url: str) -> list[str]:
         raise DatabaseUnavailableError(str(error)) from error
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await _ensure_app_role(connection)
+        await _ensure_app_role(connection, shared_login=shared_login)
         await connection.execute(_TABLE)
         return await _apply_missing(connection)
     finally:
         await connection.close()
 
 
-async def _ensure_app_role(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _ensure_app_role(
+    connection: asyncpg.Connection[asyncpg.Record], *, shared_login: bool
+) -> None:
     exists = await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", APP_ROLE)
     if not exists:
         await connection.execute(f"CREATE ROLE {APP_ROLE} NOLOGIN")
-    may_become = await connection.fetchval("SELECT pg_has_role($1, 'MEMBER')", APP_ROLE)
-    if not may_become:
+    privilege = "SET" if _knows_set(connection) else "MEMBER"
+    may_become = await connection.fetchval("SELECT pg_has_role($1, $2)", APP_ROLE, privilege)
+    if shared_login and not may_become:
         await connection.execute(f"GRANT {APP_ROLE} TO CURRENT_USER")
+
+
+def _knows_set(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
+    """PostgreSQL 16 split membership: to become a role needs the SET option."""
+    return connection.get_server_version().major >= 16
 
 
 async def _apply_missing(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:

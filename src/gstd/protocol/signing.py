@@ -96,6 +96,11 @@ def sign_request(
     return RequestProof(key.public, sent_at_ms, nonce, signature)
 
 
+def enrolment_statement(code: str, public_key: str) -> bytes:
+    """What a device signs to prove that it holds the key it enrols."""
+    return pack("gstd-enrol-v1", code, bytes.fromhex(public_key))
+
+
 def result_statement(
     *,
     task_id: uuid.UUID,

@@ -1,0 +1,1 @@
+"""The command ``gstd``: everything a person does from a terminal."""

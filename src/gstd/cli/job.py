@@ -1,0 +1,246 @@
+"""``gstd job``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, out, run, table
+from gstd.kernel.money import format_gstd, parse_gstd
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gstd.protocol.execution import TaskInput
+    from gstd.protocol.jobs import JobPage, JobView, TaskResult, TaskView
+
+app = typer.Typer(no_args_is_help=True)
+
+JobArgument = Annotated[UUID, typer.Argument(help="The job's id.")]
+
+
+@app.command()
+def submit(
+    module: Annotated[str, typer.Argument(help="A .wasm file, or the hash of an uploaded module.")],
+    reward: Annotated[str, typer.Option(help="Reward per task, such as 0.01.")],
+    inputs: Annotated[
+        Path | None, typer.Option(help="A JSON Lines file: one task's {args, stdin, seed} a line.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="So many tasks, numbered by {index} in --arg.", min=1)
+    ] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option(help="An argument of every task; repeatable.")
+    ] = None,
+    tier: Annotated[str, typer.Option(help="full or quorum.")] = "full",
+    asset: Annotated[str, typer.Option(help="GSTD or TEST.")] = "TEST",
+    priority: Annotated[str, typer.Option(help="critical, high, normal or low.")] = "normal",
+    name: Annotated[str, typer.Option(help="What to call the job.")] = "job",
+    watch_it: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Post a job. The money of all its tasks is locked, or nothing happens."""
+    from gstd.cli.session import connect
+    from gstd.protocol.jobs import InputRange, JobRequest
+    from gstd.protocol.types import Asset, Priority, Tier
+
+    reward_nano = parse_gstd(reward)
+
+    async def work() -> JobView:
+        async with connect(url, api_key) as client:
+            digest = module
+            if Path(module).is_file():
+                file = Path(module)
+                digest = (await client.upload_module(file.read_bytes(), file.stem)).id
+            request = JobRequest(
+                module=digest,
+                name=name,
+                reward_nano=str(reward_nano),
+                inputs=None if inputs is None else read_inputs(inputs),
+                range=None
+                if count is None
+                else InputRange(count=count, args=tuple(arg or ["{index}"])),
+                tier=Tier(tier),
+                asset=Asset(asset),
+                priority=Priority(priority),
+            )
+            return await client.post_job(request)
+
+    job = run(work())
+    if watch_it:
+        watch(job.id, url, api_key, as_json)
+    else:
+        emit(job, as_json, _card)
+
+
+def read_inputs(file: Path) -> list[TaskInput]:
+    """The inputs in a JSON Lines file. Raises ``InvalidInputError`` naming the line."""
+    import msgspec
+
+    from gstd.kernel.errors import InvalidInputError
+    from gstd.protocol.execution import TaskInput
+
+    found = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(msgspec.json.decode(line, type=TaskInput))
+        except msgspec.MsgspecError as error:
+            raise InvalidInputError(
+                f"{file}, line {number}: {error}",
+                hint='A line is an object such as {"args": ["1", "2"], "stdin": "<base64>"}.',
+            ) from error
+    return found
+
+
+@app.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Your jobs, newest first."""
+    from gstd.cli.session import connect
+
+    async def work() -> JobPage:
+        async with connect(url, api_key) as client:
+            return await client.jobs(limit=limit)
+
+    emit(run(work()), as_json, _rows)
+
+
+@app.command()
+def show(
+    job: JobArgument,
+    tasks: Annotated[bool, typer.Option("--tasks", help="With every task and attempt.")] = False,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A job: its tasks by state, and where its money is."""
+    from gstd.cli.session import connect
+
+    async def work() -> tuple[JobView, list[TaskView]]:
+        async with connect(url, api_key) as client:
+            listed: list[TaskView] = []
+            while tasks:
+                page = await client.tasks(job, after=listed[-1].index if listed else -1)
+                if not page:
+                    break
+                listed += page
+            return await client.job(job), listed
+
+    view, listed = run(work())
+    emit({"job": view, "tasks": listed} if tasks else view, as_json, lambda _: _card(view))
+    if listed and not as_json:
+        out.print(_task_rows(listed))
+
+
+@app.command()
+def watch(
+    job: JobArgument, url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption = False
+) -> None:
+    """Follow a job live until all its tasks have ended."""
+    from gstd.cli.progress import JobProgress
+    from gstd.cli.session import connect
+
+    async def work() -> JobView:
+        async with connect(url, api_key) as client:
+            with JobProgress(err) as progress:
+                return await client.wait_for_job(job, progress.update)
+
+    emit(run(work()), as_json, _card)
+
+
+@app.command()
+def results(
+    job: JobArgument,
+    to: Annotated[
+        Path | None, typer.Option(help="A folder that gets one file per task: INDEX.out.")
+    ] = None,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accepted results, in order of index. What is not verified stays hidden."""
+    from gstd.cli.session import connect
+
+    async def work() -> list[TaskResult]:
+        import msgspec
+
+        found = []
+        async with connect(url, api_key) as client:
+            async for result in client.results(job, output=to is not None):
+                if to is not None and result.output is not None:
+                    to.mkdir(parents=True, exist_ok=True)
+                    (to / f"{result.index}.out").write_bytes(result.output)
+                found.append(msgspec.structs.replace(result, output=None))
+        return found
+
+    emit(run(work()), as_json, _result_rows)
+
+
+@app.command()
+def cancel(
+    job: JobArgument, url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption = False
+) -> None:
+    """Cancel a job: what is not being verified ends now and its money comes back."""
+    from gstd.cli.session import connect
+
+    async def work() -> JobView:
+        async with connect(url, api_key) as client:
+            return await client.cancel_job(job)
+
+    emit(run(work()), as_json, _card)
+
+
+def _rows(page: JobPage) -> Table | str:
+    if not page.items:
+        return "No jobs yet. Post one: gstd job submit --help"
+    rows = table("Jobs", "id", "name", "state", "#tasks", "#locked in all", "posted")
+    for job in page.items:
+        total = f"{format_gstd(int(job.total_nano))} {job.asset}"
+        posted = f"{job.created_at:%Y-%m-%d %H:%M}"
+        rows.add_row(str(job.id), job.name, job.state, str(job.tasks), total, posted)
+    return rows
+
+
+def _card(job: JobView) -> Table:
+    card = table(f"{job.name} {job.id}", "", "")
+    card.add_row("state", f"{job.state}: {job.reason}")
+    counts = job.counts
+    card.add_row("tasks", f"{counts.accepted} of {counts.tasks} accepted, {counts.paid} paid")
+    card.add_row("wrong results", str(counts.rejected_results))
+    for name in ("funded", "released", "fee", "referee", "refunded", "locked"):
+        amount = format_gstd(int(getattr(job.money, f"{name}_nano")))
+        card.add_row(name, f"{amount} {job.asset}")
+    card.add_row("deadline", f"{job.deadline:%Y-%m-%d %H:%M} UTC")
+    return card
+
+
+def _task_rows(tasks: list[TaskView]) -> Table:
+    rows = table("Tasks", "#index", "state", "why", "attempts")
+    for task in tasks:
+        attempts = ", ".join(
+            f"{attempt.device_name}: {attempt.verdict or attempt.state}"
+            for attempt in task.attempts
+        )
+        rows.add_row(str(task.index), task.state, task.reason, attempts)
+    return rows
+
+
+def _result_rows(found: list[TaskResult]) -> Table | str:
+    if not found:
+        return "No accepted results yet."
+    rows = table("Results", "#index", "status", "#bytes", "#fuel", "output hash")
+    for item in found:
+        cells = (item.index, item.status, item.output_bytes, item.fuel, item.output_hash)
+        rows.add_row(*(str(cell) for cell in cells))
+    return rows

@@ -1,0 +1,287 @@
+"""A small world for integration tests: people, devices, a real module, jobs, claims, results.
+
+Everything goes through the use cases on a real database; only HTTP and the sandbox are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from gstd.accounts import service as accounts
+from gstd.accounts.model import DeviceActor
+from gstd.blobs.store import Blobs
+from gstd.database.connection import Connection, Database
+from gstd.dispatch import claims, submits
+from gstd.dispatch.matchmaker import challenge_key
+from gstd.kernel.clock import ManualClock
+from gstd.kernel.errors import Refusal
+from gstd.kernel.ids import new_id
+from gstd.kernel.settings import Policy
+from gstd.ledger import service as ledger
+from gstd.modules import service as modules
+from gstd.proof_of_work.challenge import Challenge
+from gstd.proof_of_work.solver import solve
+from gstd.protocol.execution import Outcome, Status
+from gstd.protocol.jobs import InputRange, JobRequest, JobView, TaskView
+from gstd.protocol.people import EnrolRequest
+from gstd.protocol.signing import DeviceKey, enrolment_statement, result_statement
+from gstd.protocol.types import Asset, Role, Tier
+from gstd.protocol.work import Claimed, ClaimItem, Submitted, SubmitItem
+from gstd.sandbox.inspect import inspect_module
+from gstd.tasks import jobs, views
+from gstd.verification import referee
+from gstd.verification.results import Work, result_of
+
+T = TypeVar("T")
+
+MODULE = Path(__file__).parents[1] / "examples" / "mandelbrot" / "mandelbrot.wasm"
+SECRET = bytes(range(32))
+REWARD = 10_000_000
+CREDITS = 1_000_000_000_000
+RIGHT = b"the right output"
+
+
+class Device(msgspec.Struct, frozen=True):
+    """An enrolled device with its key."""
+
+    actor: DeviceActor
+    key: DeviceKey
+
+
+def outcome(stdout: bytes = RIGHT, fuel: int = 1_000) -> Outcome:
+    """A run that ended well."""
+    return Outcome(status=Status.OK, exit_code=0, fuel=fuel, stdout=stdout, stderr=b"")
+
+
+class World:
+    """A platform without HTTP. ``run`` gives each call its own transaction, like the edge."""
+
+    def __init__(
+        self, database: Database, blobs: Blobs, clock: ManualClock, policy: Policy | None = None
+    ) -> None:
+        self.database = database
+        self.blobs = blobs
+        self.clock = clock
+        self.policy = policy or Policy()
+        self.pow_key = challenge_key(SECRET)
+        self.module: modules.Module | None = None
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        return await self.database.run(work)
+
+    async def account(self, *roles: Role, credits: int = 0) -> UUID:
+        """A new account, with test credits if asked."""
+        made = await self.run(
+            lambda conn: accounts.create_account(
+                conn, "somebody", roles or [Role.WORKER], self.clock.now()
+            )
+        )
+        if credits:
+            await self.run(
+                lambda conn: ledger.grant_test_credits(
+                    conn, new_id(), made.account.id, credits, self.clock.now()
+                )
+            )
+        return made.account.id
+
+    async def device(self, account_id: UUID | None = None) -> Device:
+        """A device of a new account or of the given one."""
+        owner = account_id or await self.account(Role.WORKER)
+        key = DeviceKey.generate()
+
+        async def enrol(connection: Connection) -> DeviceActor:
+            code = await accounts.new_enrolment_code(
+                connection, owner, self.policy, self.clock.now()
+            )
+            request = EnrolRequest(
+                code=code.code,
+                name="device",
+                public_key=key.public,
+                signature=key.sign(enrolment_statement(code.code, key.public)),
+            )
+            await accounts.enrol_device(connection, request, self.clock.now())
+            return await accounts.device_of_key(connection, key.public)
+
+        return Device(await self.run(enrol), key)
+
+    async def _module(self) -> modules.Module:
+        if self.module is None:
+            data = MODULE.read_bytes()
+            await self.blobs.put(data)
+            info = inspect_module(data)
+            owner = await self.account(Role.REQUESTER)
+            self.module = await self.run(
+                lambda conn: modules.add_module(conn, owner, "module", info, self.clock.now())
+            )
+        return self.module
+
+    async def request(self, tasks: int = 1, **changes: Any) -> JobRequest:
+        """A job over ``tasks`` numbered inputs."""
+        module = await self._module()
+        plain = JobRequest(
+            module=module.hash.hex(),
+            reward_nano=str(REWARD),
+            range=InputRange(count=tasks),
+            asset=Asset.TEST,
+            tier=Tier.FULL,
+        )
+        return msgspec.structs.replace(plain, **changes)
+
+    async def job(self, owner: UUID | None = None, tasks: int = 1, **changes: Any) -> JobView:
+        """Post a job for a funded requester."""
+        requester = owner or await self.account(Role.REQUESTER, credits=CREDITS)
+        request = await self.request(tasks, **changes)
+        module = await self._module()
+
+        async def post(connection: Connection) -> JobView:
+            job_id = await jobs.post_job(
+                connection,
+                self.blobs,
+                requester,
+                request,
+                module,
+                self.policy,
+                self.clock.now(),
+            )
+            return await views.job_view(connection, job_id, requester)
+
+        return await self.run(post)
+
+    def solved(self, device: Device, task_id: UUID, bits: int = 2, count: int = 2) -> ClaimItem:
+        """An offer of this task to this device with its proof."""
+        challenge = Challenge(
+            offer_id=new_id(),
+            task_id=task_id,
+            worker=device.key.public,
+            bits=bits,
+            count=count,
+            expires_at=int(self.clock.now().timestamp()) + 60,
+        )
+        nonces = solve(challenge.prefix(self.pow_key), bits, count)
+        return ClaimItem(
+            offer_id=challenge.offer_id,
+            task_id=task_id,
+            bits=bits,
+            count=count,
+            expires_at=challenge.expires_at,
+            nonces=nonces,
+        )
+
+    async def claim_all(
+        self, device: Device, task_ids: Sequence[UUID]
+    ) -> list[Claimed | Refusal]:
+        """Claim these tasks in one batch."""
+        items = [self.solved(device, task_id) for task_id in task_ids]
+        return await self.run(
+            lambda conn: claims.claim(
+                conn, device.actor, items, self.pow_key, self.policy, self.clock.now()
+            )
+        )
+
+    async def claim(self, device: Device, task_id: UUID) -> Claimed:
+        """Claim one task that must be there."""
+        [claimed] = await self.claim_all(device, [task_id])
+        assert isinstance(claimed, Claimed), claimed
+        return claimed
+
+    def signed(self, device: Device, claimed: Claimed, result: Outcome) -> SubmitItem:
+        """A result of an attempt, rightly signed."""
+        work = Work(
+            attempt_id=claimed.attempt_id,
+            task_id=claimed.task_id,
+            revision=claimed.revision,
+            module_hash=bytes.fromhex(claimed.module_hash),
+            metered_hash=bytes.fromhex(claimed.metered_hash),
+            profile=claimed.profile,
+            input_hash=claimed.input.hash(),
+            limits=claimed.limits,
+        )
+        statement = result_statement(
+            task_id=claimed.task_id,
+            revision=claimed.revision,
+            attempt_id=claimed.attempt_id,
+            device_key=device.key.public,
+            profile=claimed.profile,
+            result_hash=result_of(work, result).result_hash,
+        )
+        return SubmitItem(
+            attempt_id=claimed.attempt_id,
+            task_id=claimed.task_id,
+            revision=claimed.revision,
+            status=result.status,
+            exit_code=result.exit_code,
+            fuel=result.fuel,
+            stdout=result.stdout,
+            stderr=result.stderr,
+            signature=device.key.sign(statement),
+        )
+
+    async def submit_all(
+        self, device: Device, items: Sequence[SubmitItem]
+    ) -> list[Submitted | Refusal]:
+        """Submit results in one batch."""
+        await submits.store_outputs(self.blobs, items)
+        return await self.run(
+            lambda conn: submits.submit(
+                conn, device.actor, items, self.policy, self.clock.now()
+            )
+        )
+
+    async def submit(
+        self, device: Device, claimed: Claimed, result: Outcome | None = None
+    ) -> Submitted:
+        """Submit one result that must be taken."""
+        item = self.signed(device, claimed, result or outcome())
+        [submitted] = await self.submit_all(device, [item])
+        assert isinstance(submitted, Submitted), submitted
+        return submitted
+
+    async def referee(self, truth: Outcome | None = None, count: int = 100) -> int:
+        """Let the referee find ``truth`` for every run that waits; returns how many there were."""
+        runs = await self.run(
+            lambda conn: referee.take_runs(conn, count, self.policy, self.clock.now())
+        )
+        for run in runs:
+            result = result_of(run.work(), truth or outcome())
+            await self.blobs.put((truth or outcome()).stdout)
+            await self.run(
+                lambda conn, run=run, result=result: referee.finish_run(  # type: ignore[misc]
+                    conn, run, result, self.clock.now()
+                )
+            )
+            await self.run(
+                lambda conn, run=run: referee.judge_waiting(  # type: ignore[misc]
+                    conn, run.id, self.policy, self.clock.now()
+                )
+            )
+        return len(runs)
+
+    async def tasks(self, job_id: UUID) -> list[TaskView]:
+        """A job's tasks with their attempts."""
+        return await self.run(
+            lambda conn: views.tasks_of_job(conn, job_id, None, after=-1, limit=500)
+        )
+
+    async def task(self, task_id: UUID) -> TaskView:
+        """A task with its attempts."""
+        return await self.run(lambda conn: views.task_view(conn, task_id, None))
+
+    async def view(self, job_id: UUID) -> JobView:
+        """A job with counts and money."""
+        return await self.run(lambda conn: views.job_view(conn, job_id, None))
+
+    async def available(self, account_id: UUID) -> int:
+        """Test credits the account may spend."""
+        balances = await self.run(lambda conn: ledger.balances(conn, account_id))
+        return sum(int(balance.available_nano) for balance in balances)
+
+    async def assert_sound(self) -> None:
+        """Every promise of the ledger holds."""
+        check = await self.run(ledger.check)
+        assert check.ok, [item for item in check.invariants if not item.holds]
+        assert check.sum_nano == "0"
