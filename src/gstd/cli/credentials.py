@@ -12,13 +12,14 @@ from gstd.kernel.errors import GstdError
 from gstd.kernel.settings import Settings
 
 FILE = "credentials.json"
+DEFAULT_URL = "http://127.0.0.1:8420"
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """A key and the address it is for."""
 
     api_key: str
-    url: str = "http://127.0.0.1:8420"
+    url: str = DEFAULT_URL
 
 
 class NoCredentialsError(GstdError):
@@ -46,10 +47,18 @@ def find_credentials(url: str | None, api_key: str | None) -> Credentials:
 
     Raises ``NoCredentialsError``.
     """
-    state = os.environ.get("GSTD_STATE", Settings().state)
-    kept = load_credentials(Path(state).expanduser())
-    api_key = api_key or os.environ.get("GSTD_API_KEY") or (kept and kept.api_key)
-    url = url or os.environ.get("GSTD_URL") or (kept and kept.url)
+    kept = load_credentials(_state_dir())
+    api_key = api_key or os.environ.get("GSTD_API_KEY") or (kept.api_key if kept else None)
     if not api_key:
         raise NoCredentialsError
-    return Credentials(api_key=api_key, url=url or Credentials(api_key="").url)
+    return Credentials(api_key=api_key, url=platform_url(url))
+
+
+def platform_url(url: str | None) -> str:
+    """The address by option, environment (GSTD_URL) or the state folder, else the default."""
+    kept = load_credentials(_state_dir())
+    return url or os.environ.get("GSTD_URL") or (kept.url if kept else DEFAULT_URL)
+
+
+def _state_dir() -> Path:
+    return Path(os.environ.get("GSTD_STATE", Settings().state)).expanduser()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import secrets
 import time
@@ -26,6 +27,7 @@ from gstd.protocol.jobs import DeviceShare, JobView
 from gstd.protocol.people import AccountRequest, LedgerCheck, NewAccount, WalletView
 from gstd.protocol.types import Asset, Name, Role
 from gstd.sdk.client import Client
+from gstd.worker.status import ExitCode
 
 REWARD_NANO = NANO_PER_GSTD // 100
 CREDITS_NANO = 5 * NANO_PER_GSTD
@@ -143,7 +145,12 @@ async def _start_workers(stack: Stack, strangers: list[Stranger]) -> None:
             *("--home", str(home), *misbehave),
             env={"GSTD_ENROLMENT_CODE": code.code},
         )
-        await stack.supervisor.start(ManagedProcess(command, on_state=report_restart))
+        await stack.supervisor.start(
+            ManagedProcess(
+                dataclasses.replace(command, final_codes=frozenset(ExitCode)),
+                on_state=report_restart,
+            )
+        )
 
 
 async def _post(client: Client, tell: Tell) -> JobView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -23,7 +24,7 @@ JobArgument = Annotated[UUID, typer.Argument(help="The job's id.")]
 
 
 @app.command()
-def submit(
+def submit(  # noqa: PLR0913, PLR0917 - every option of a job
     module: Annotated[str, typer.Argument(help="A .wasm file, or the hash of an uploaded module.")],
     reward: Annotated[str, typer.Option(help="Reward per task, such as 0.01.")],
     inputs: Annotated[
@@ -49,26 +50,24 @@ def submit(
     from gstd.protocol.jobs import InputRange, JobRequest
     from gstd.protocol.types import Asset, Priority, Tier
 
-    reward_nano = parse_gstd(reward)
+    file = Path(module)
+    binary = file.read_bytes() if file.is_file() else None
+    numbered = tuple(arg or ["{index}"])
+    request = JobRequest(
+        module=module if binary is None else hashlib.sha256(binary).hexdigest(),
+        name=name,
+        reward_nano=str(parse_gstd(reward)),
+        inputs=None if inputs is None else read_inputs(inputs),
+        range=None if count is None else InputRange(count=count, args=numbered),
+        tier=Tier(tier),
+        asset=Asset(asset),
+        priority=Priority(priority),
+    )
 
     async def work() -> JobView:
         async with connect(url, api_key) as client:
-            digest = module
-            if Path(module).is_file():
-                file = Path(module)
-                digest = (await client.upload_module(file.read_bytes(), file.stem)).id
-            request = JobRequest(
-                module=digest,
-                name=name,
-                reward_nano=str(reward_nano),
-                inputs=None if inputs is None else read_inputs(inputs),
-                range=None
-                if count is None
-                else InputRange(count=count, args=tuple(arg or ["{index}"])),
-                tier=Tier(tier),
-                asset=Asset(asset),
-                priority=Priority(priority),
-            )
+            if binary is not None:
+                await client.upload_module(binary, file.stem)
             return await client.post_job(request)
 
     job = run(work())

@@ -2,6 +2,163 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, run, table
+from gstd.kernel.money import format_gstd
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gstd.protocol.people import DeviceView, EnrolmentCode
+    from gstd.worker.status import Counters, Ending, WorkerEvent
+
 app = typer.Typer(no_args_is_help=True)
+
+HomeOption = Annotated[
+    Path, typer.Option(help="Where the device's key and its module cache are kept.")
+]
+
+
+@app.command()
+def start(
+    name: Annotated[str, typer.Option(help="What to call this device.")] = socket.gethostname(),
+    code: Annotated[
+        str | None,
+        typer.Option(help="A one-time code (better: GSTD_ENROLMENT_CODE). Needed once."),
+    ] = None,
+    home: HomeOption = Path("~/.local/state/gstd/worker"),
+    slots: Annotated[int, typer.Option(help="Tasks at a time.", min=1, max=64)] = 1,
+    memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=16)] = 256,
+    misbehave: Annotated[
+        str | None,
+        typer.Option(help="A testing aid: `flip` makes every result wrong, to watch it be caught."),
+    ] = None,
+    url: UrlOption = None,
+) -> None:
+    """Work until Ctrl-C. Without a code, a local platform's own account enrols the device."""
+    from gstd.cli.processes import configure_logs
+    from gstd.embedded.leash import hold_leash
+
+    hold_leash()
+    configure_logs(as_json=bool(os.environ.get("GSTD_LOG_JSON") == "true"))
+    ending = run(
+        _start(
+            name=name,
+            code=code or os.environ.get("GSTD_ENROLMENT_CODE"),
+            home=home.expanduser(),
+            slots=slots,
+            memory_bytes=memory_mb << 20,
+            misbehave=misbehave,
+            url=url,
+        )
+    )
+    if ending.exit_code:
+        err.print(f"[bold red]{ending.detail}[/]\n[dim]{ending.hint}[/]")
+    raise typer.Exit(int(ending.exit_code))
+
+
+async def _start(
+    *,
+    name: str,
+    code: str | None,
+    home: Path,
+    slots: int,
+    memory_bytes: int,
+    misbehave: str | None,
+    url: str | None,
+) -> Ending:
+    from gstd.cli.credentials import platform_url
+    from gstd.sandbox.runner import Sandbox
+    from gstd.sdk.device import DeviceClient
+    from gstd.worker.daemon import Worker, WorkerOptions
+    from gstd.worker.identity import load_or_create_key
+    from gstd.worker.misbehave import Misbehaviour, alteration
+    from gstd.worker.modules import ModuleCache
+    from gstd.worker.signals import run_until_signal
+
+    lie = Misbehaviour(misbehave) if misbehave else None
+    is_new = not (home / "device.key").exists()
+    key = load_or_create_key(home / "device.key")
+    address = platform_url(url)
+    async with DeviceClient(address, key) as client:
+        if code is None and is_new:
+            code = await _own_code(url)
+        if code is not None:
+            await client.enrol(code, name)
+        async with Sandbox(home / "cache", slots) as sandbox:
+            worker = Worker(
+                client,
+                sandbox,
+                ModuleCache(client.module, home / "modules"),
+                WorkerOptions(
+                    slots=slots,
+                    memory_bytes=memory_bytes,
+                    alter=alteration(lie),
+                    on_event=_Narrator().tell,
+                ),
+            )
+            err.print(f"working for {address} as {name}, {slots} at a time; Ctrl-C stops")
+            return await run_until_signal(worker)
+
+
+async def _own_code(url: str | None) -> str:
+    """A code of one's own account, for a platform whose key is at hand."""
+    from gstd.cli.session import connect
+
+    async with connect(url, None) as client:
+        return (await client.new_enrolment_code()).code
+
+
+class _Narrator:
+    """Says on the terminal what the worker does."""
+
+    def tell(self, event: WorkerEvent, counters: Counters) -> None:
+        earned = ", ".join(
+            f"{format_gstd(nano)} {asset}" for asset, nano in counters.estimated_nano.items()
+        )
+        totals = f"{counters.submitted} submitted, up to {earned}" if earned else ""
+        what = f"{event.kind}: {event.text}"
+        err.print(f"{what}  [dim]{totals}[/]" if totals else what, soft_wrap=True)
+
+
+@app.command()
+def code(url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption = False) -> None:
+    """Make a one-time code that links a device to your account."""
+    from gstd.cli.session import connect
+
+    async def work() -> EnrolmentCode:
+        async with connect(url, api_key) as client:
+            return await client.new_enrolment_code()
+
+    emit(run(work()), as_json, lambda made: made.code)
+
+
+@app.command("list")
+def list_devices(
+    url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption = False
+) -> None:
+    """Your devices: trust, results, when last heard of."""
+    from gstd.cli.session import connect
+
+    async def work() -> list[DeviceView]:
+        async with connect(url, api_key) as client:
+            return await client.devices()
+
+    emit(run(work()), as_json, _rows)
+
+
+def _rows(devices: list[DeviceView]) -> Table | str:
+    if not devices:
+        return "No devices yet. Start one: gstd worker start"
+    rows = table("Devices", "id", "name", "state", "#trust", "#accepted", "#rejected", "last seen")
+    for device in devices:
+        seen = f"{device.last_seen_at:%Y-%m-%d %H:%M:%S}" if device.last_seen_at else "never"
+        counts = (str(device.trust), str(device.accepted), str(device.rejected))
+        rows.add_row(str(device.id), device.name, device.state, *counts, seen)
+    return rows

@@ -36,6 +36,7 @@ class Command:
     ``calls_hold_leash`` promises that the program calls ``hold_leash()`` itself; every other
     program runs under the wrapper. ``keep_fds`` stay open in the wrapper, never in the program.
     ``account`` needs the wrapper; such a program starts in ``/`` with ``cwd`` as descriptor 3.
+    ``final_codes`` are exit codes by which the program says that starting it again is pointless.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Command:
     grace_seconds: float = 5.0
     calls_hold_leash: bool = False
     keep_fds: tuple[int, ...] = ()
+    final_codes: frozenset[int] = frozenset()
 
     def wrapped(self, adopt: int | None = None) -> tuple[str, ...]:
         """The command line of the wrapper around this command, or around the running ``adopt``."""
@@ -270,11 +272,11 @@ class ManagedProcess:
         try:
             while True:
                 started = time.monotonic()
-                await self._live(adopt)
+                code = await self._live(adopt)
                 adopt = None
                 deaths += 1
                 hopeless = deaths >= _ATTEMPTS_TO_START and not self._was_ready
-                if self._stopping.is_set() or hopeless:
+                if self._stopping.is_set() or hopeless or code in self.command.final_codes:
                     return
                 self.restarts += 1
                 self._enter(State.RESTARTING)
@@ -284,14 +286,14 @@ class ManagedProcess:
             self._enter(State.STOPPED)
             self._settled.set()
 
-    async def _live(self, adopt: int | None) -> None:
-        """One life, from the start to the end of the last process of its group."""
+    async def _live(self, adopt: int | None) -> int | None:
+        """One life, from the start to the end of the last process of its group: its exit code."""
         try:
             if self.state is State.RESTARTING:
                 await self._before_restart()
             running = await Leashed.launch(self.command, adopt=adopt)
         except (OSError, EmbeddedError):
-            return
+            return None
         self.pid = running.process.pid
         self._enter(State.STARTING)
         waits = [
@@ -306,6 +308,7 @@ class ManagedProcess:
                 task.cancel()
             self.pid = None
             await running.end(self._stop_seconds)
+        return running.process.returncode
 
     async def _become_ready(self) -> None:
         while True:

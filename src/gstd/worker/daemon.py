@@ -100,6 +100,7 @@ class Worker:
             self.stop()
             running = [attempt.task for attempt in self._board if attempt.task is not None]
             await _cancel([*loops, *running])
+            await self._finder.stop(0)
         ending = self._ending()
         self._reporter.stopped(ending)
         return ending
@@ -144,7 +145,7 @@ class Worker:
                 held = list(self._board)
                 running = [attempt for attempt in held if attempt.phase is Phase.RUNNING]
                 await _cancel([one.task for one in running if one.task is not None])
-                await self._finder.stop()
+                await self._finder.stop(self._options.goodbye_s / 3)
                 if self._fatal is None:
                     ready = [one.task for one in self._board if one.task is not None]
                     await asyncio.gather(
@@ -165,8 +166,10 @@ class Worker:
         error = self._fatal
         if error is None:
             return Ending(exit_code=ExitCode.STOPPED, detail="stopped")
-        code = ExitCode.BARRED if error.code == "device_barred" else ExitCode.NOT_ENROLLED
-        return Ending(exit_code=code, detail=error.detail, hint=error.advice)
+        if error.code == "device_barred":
+            return Ending(exit_code=ExitCode.BARRED, detail=error.detail, hint=error.advice)
+        hint = "Enrol this device with a code from `gstd worker code`."
+        return Ending(exit_code=ExitCode.NOT_ENROLLED, detail=error.detail, hint=hint)
 
 
 async def _cancel(tasks: list[asyncio.Task[object]] | list[asyncio.Task[None]]) -> None:

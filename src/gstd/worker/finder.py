@@ -23,6 +23,8 @@ CLAIM_EVERY_S = 1.0
 """Solved offers are claimed at the latest after so much solving, together otherwise."""
 
 _LONGEST_REST_S = 30.0
+_QUICK_S = 0.5
+"""An answer without offers that comes sooner is not asked for again at once."""
 
 
 class Solved(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Finder:
         """Search for ever. Raises ``ApiError`` when the device may not work any more."""
         while True:
             free = await self._board.free_slots()
+            await self._rest()
             try:
                 found = await self._search(free)
             except SdkError as error:
@@ -71,9 +74,6 @@ class Finder:
                 self._vain.reset()
             else:
                 await self._pacing.sleep(self._vain.next_s())
-            if self._rest_s:
-                rest_s, self._rest_s = self._rest_s, 0.0
-                await self._pacing.sleep(rest_s)
 
     def ran(self, *, well: bool) -> None:
         """Tell how an attempt went: a machine that fails runs takes longer and longer rests."""
@@ -83,10 +83,20 @@ class Finder:
         else:
             self._rest_s = self._faults.next_s()
 
-    async def stop(self) -> None:
+    async def stop(self, patience_s: float) -> None:
         """After ``run`` was cancelled: end the solving, and learn what was claimed last."""
         self._solver.stop()
-        await asyncio.gather(*self._claiming, return_exceptions=True)
+        claiming = list(self._claiming)
+        if claiming:
+            await asyncio.wait(claiming, timeout=patience_s)
+        for claim in claiming:
+            claim.cancel()
+        await asyncio.gather(*claiming, return_exceptions=True)
+
+    async def _rest(self) -> None:
+        rest_s, self._rest_s = self._rest_s, 0.0
+        if rest_s:
+            await self._pacing.sleep(rest_s)
 
     async def _search(self, free: int) -> bool:
         """One round; false when it was in vain and too quick to be repeated at once."""
@@ -97,7 +107,7 @@ class Finder:
         if offers:
             return await self._win(offers) > 0
         self._reporter.idle(answer.idle or "the platform has no offers")
-        return 1000 * (self._pacing.monotonic() - started) >= request.wait_ms / 2
+        return self._pacing.monotonic() - started >= max(request.wait_ms / 2000, _QUICK_S)
 
     async def _win(self, offers: Sequence[Offer]) -> int:
         """Solve and claim; returns how many attempts that gave."""

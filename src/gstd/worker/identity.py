@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -44,18 +45,15 @@ def load_or_create_key(path: Path) -> DeviceKey:
 
 def _create(path: Path) -> None:
     """Make the file wholly or not at all, and never in the place of another."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # has mode 0600
-    temporary = Path(name)
     try:
-        with os.fdopen(fd, "w", encoding="ascii") as file:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent) as file:  # has mode 0600
             file.write(DeviceKey.generate().seed().hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return  # another process was first: its key is the device's
+            with contextlib.suppress(FileExistsError):  # another process was first: its key stays
+                path.hardlink_to(file.name)
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink()
+        raise KeyFileError(
+            f"{path} cannot be written: {error.strerror}", hint="Choose another place for it."
+        ) from error

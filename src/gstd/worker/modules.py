@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections import OrderedDict
@@ -80,15 +81,15 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, data: bytes, most: int) -> None:
     """Keep a file and drop those used longest ago. A full disk only means no cache."""
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        with os.fdopen(fd, "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent) as file:
             file.write(data)
-        Path(name).replace(path)
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                path.unlink(missing_ok=True)  # what is there was found to be broken
+                path.hardlink_to(file.name)
         _shrink(path.parent, most)
-    except OSError:
-        path.unlink(missing_ok=True)
 
 
 def _shrink(folder: Path, most: int) -> None:
