@@ -204,11 +204,19 @@ class FakeSandbox:
         self.killed: list[str] = []
         self.started: list[str] = []
         self.go_on = asyncio.Event()
+        self._starting = asyncio.Event()
+
+    async def wait_started(self, count: int = 1) -> None:
+        """Until so many runs have begun."""
+        while len(self.started) < count:
+            self._starting.clear()
+            await self._starting.wait()
 
     async def run(self, module: bytes | Path, task: TaskInput, limits: Limits) -> Outcome:
         assert (module, limits) == (MODULE, Limits())
         (word,) = task.args
         self.started.append(word)
+        self._starting.set()
         if word == "fault":
             raise HostFault("no memory")
         if word == "bug":

@@ -75,10 +75,10 @@ async def test_lie_is_valid_and_wrong(stage: Stage) -> None:
 
 
 async def test_heartbeats_go_together_and_a_refusal_kills_the_run(stage: Stage) -> None:
-    stage.platform.lease_ms = 30
+    stage.platform.lease_ms = 150
     stage.platform.post("hang", "hang2")
     async with at_work(stage.worker(slots=2)):
-        await stage.watch.wait_for(Kind.CLAIMED, 2)
+        await stage.sandbox.wait_started(2)
         stage.platform.over.add(attempt_of("hang"))
         await stage.watch.wait_for(Kind.LOST)
         assert stage.sandbox.killed == ["hang"]
@@ -107,7 +107,7 @@ async def test_gives_back_what_this_machine_could_not_run(stage: Stage) -> None:
 async def test_result_outlives_a_restart_of_the_platform(stage: Stage) -> None:
     stage.platform.post("hang")
     async with at_work(stage.worker()):
-        await stage.watch.wait_for(Kind.CLAIMED)
+        await stage.sandbox.wait_started()
         stage.platform.away = {"offers", "heartbeats", "submits"}
         stage.sandbox.go_on.set()
         await stage.watch.wait_for(Kind.TROUBLE, 3)
@@ -121,12 +121,15 @@ async def test_result_outlives_a_restart_of_the_platform(stage: Stage) -> None:
 async def test_goes_on_when_the_lease_ended_while_the_platform_was_away(
     stage: Stage, word: str
 ) -> None:
-    stage.platform.lease_ms = 30
-    stage.platform.away = {"heartbeats", "submits"}
+    stage.platform.lease_ms = 150
+    stage.platform.away = {"submits"}
     stage.platform.post(word)
     async with at_work(stage.worker()):
+        await stage.sandbox.wait_started()
+        stage.platform.away = {"heartbeats", "submits"}
         await stage.watch.wait_for(Kind.LOST)
         stage.platform.away = set()
+        stage.platform.lease_ms = 15_000
         stage.platform.post("b")
         await stage.watch.wait_for(Kind.SUBMITTED)
     assert stage.platform.results == {"b": b"b"}
@@ -181,7 +184,7 @@ async def test_stops_in_time_though_nobody_answers(stage: Stage) -> None:
     stage.platform.hold("submits")
     stage.platform.post("hang", "a")
     async with at_work(stage.worker(slots=2)) as running:
-        await stage.watch.wait_for(Kind.CLAIMED, 2)
+        await stage.sandbox.wait_started(2)
     assert running.result().exit_code is ExitCode.STOPPED
     assert stage.sandbox.killed == ["hang"]
 
