@@ -152,7 +152,7 @@ class World:
 
         return await self.run(post)
 
-    def solved(self, device: Device, task_id: UUID, bits: int = 2, count: int = 2) -> ClaimItem:
+    def solved(self, device: Device, task_id: UUID, bits: int = 4, count: int = 16) -> ClaimItem:
         """An offer of this task to this device with its proof."""
         challenge = Challenge(
             offer_id=new_id(),

@@ -25,6 +25,9 @@ from gstd.tasks.errors import AttemptNotFoundError, AttemptOverError, TaskTakenE
 _sql = load_queries("gstd.dispatch")
 _decode_input = msgspec.msgpack.Decoder(TaskInput).decode
 
+MIN_PROOF_BITS = 64
+"""Proofs with fewer zero bits in all could be guessed for an offer that nobody ever made."""
+
 
 def check_proof(item: ClaimItem, device: DeviceActor, key: bytes, now: datetime) -> None:
     """Raise ``OfferExpiredError`` or ``InvalidProofError`` unless the claim carries its proof.
@@ -42,7 +45,8 @@ def check_proof(item: ClaimItem, device: DeviceActor, key: bytes, now: datetime)
         count=item.count,
         expires_at=item.expires_at,
     )
-    if item.count < 1 or not challenge.is_solved_by(key, item.nonces):
+    is_weak = item.count < 1 or item.count * item.bits < MIN_PROOF_BITS
+    if is_weak or not challenge.is_solved_by(key, item.nonces):
         raise InvalidProofError
 
 

@@ -1,4 +1,6 @@
 from tests.integration.api.house import *
+from gstd.protocol.jobs import *
+from gstd.protocol.execution import *
 from gstd.protocol.types import Role
 import time
 async def test_a(house):
@@ -27,8 +29,8 @@ async def test_a(house):
     for body in [raw.replace(b'"job"', b'"a\\u0000b"'), raw.replace(b'"job"', b'"a\\ud800b"'), raw.replace(b'{index}', b'a\\u0000b')]:
         r = await house.http.post("/api/v1/jobs", headers=bearer(p), content=body); print(body, r.status_code, r.text)
     for args in [("a\0b",), ("\x01",)]:
-        from gstd.protocol.jobs import *
-        from gstd.protocol.execution import *
+
+
         r = await house.http.post(f"/api/v1/wasm/{req.module}/execute", headers=bearer(p), content=msgspec.json.encode(ExecuteRequest(input=TaskInput(args=args)))); print(r.status_code, r.text)
     d = await house.device()
     r = await house.http.get("/api/v1/work/modules/aa?\xff", headers={"authorization": "GSTD-Device key=aa,ts=1,nonce=1234567890123456,sig=aa"}); print(r.status_code, r.text)
