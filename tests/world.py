@@ -31,9 +31,19 @@ from gstd.protocol.jobs import InputRange, JobRequest, JobView, TaskView
 from gstd.protocol.people import EnrolRequest
 from gstd.protocol.signing import DeviceKey, enrolment_statement, result_statement
 from gstd.protocol.types import Asset, Role, Tier
-from gstd.protocol.work import Claimed, ClaimItem, Submitted, SubmitItem
+from gstd.protocol.work import (
+    Claimed,
+    ClaimItem,
+    Released,
+    ReleaseItem,
+    ReleaseReason,
+    Submitted,
+    SubmitItem,
+)
 from gstd.sandbox.inspect import inspect_module
 from gstd.tasks import jobs, views
+from gstd.tasks.advance import advance, expire_leases
+from gstd.tasks.model import Step
 from gstd.verification import referee
 from gstd.verification.results import Work, result_of
 
@@ -176,7 +186,14 @@ class World:
         self, device: Device, task_ids: Sequence[UUID]
     ) -> list[Claimed | Refusal]:
         """Claim these tasks in one batch."""
-        items = [self.solved(device, task_id) for task_id in task_ids]
+        return await self.claim_items(
+            device, [self.solved(device, task_id) for task_id in task_ids]
+        )
+
+    async def claim_items(
+        self, device: Device, items: Sequence[ClaimItem]
+    ) -> list[Claimed | Refusal]:
+        """Send these claims as one batch."""
         return await self.run(
             lambda conn: claims.claim(
                 conn, device.actor, items, self.pow_key, self.policy, self.clock.now()
@@ -240,6 +257,57 @@ class World:
         [submitted] = await self.submit_all(device, [item])
         assert isinstance(submitted, Submitted), submitted
         return submitted
+
+    async def release(
+        self, device: Device, claimed: Claimed, reason: ReleaseReason = ReleaseReason.HOST_FAULT
+    ) -> Released | Refusal:
+        """Give one attempt back."""
+        item = ReleaseItem(attempt_id=claimed.attempt_id, reason=reason)
+        [released] = await self.run(
+            lambda conn: claims.release(conn, device.actor, [item], self.policy, self.clock.now())
+        )
+        return released
+
+    async def cancel(self, owner: UUID, job_id: UUID) -> None:
+        """Cancel a job."""
+        await self.run(
+            lambda conn: jobs.cancel_job(conn, owner, job_id, self.policy, self.clock.now())
+        )
+
+    async def expire_leases(self) -> int:
+        """Let the scheduler look at leases."""
+        return await self.run(lambda conn: expire_leases(conn, self.policy, self.clock.now()))
+
+    async def advance(self, *task_ids: UUID) -> dict[UUID, Step]:
+        """Ask again what should be of these tasks."""
+        return await self.run(
+            lambda conn: advance(conn, task_ids, self.policy, self.clock.now())
+        )
+
+    async def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Every row that a use case could have changed."""
+        tables = {
+            "job": "id",
+            "task": "id",
+            "attempt": "id",
+            "referee_run": "id",
+            "device": "id",
+            "event_outbox": "id",
+            "event_log": "position",
+            "ledger.account": "id",
+            "ledger.transfer": "id",
+            "ledger.job_escrow": "job_id",
+            "ledger.escrow": "task_id",
+            "ledger.earning": "attempt_id",
+        }
+        async with self.database.connection() as connection:
+            return {
+                name: [
+                    dict(row)
+                    for row in await connection.fetch(f"SELECT * FROM {name} ORDER BY {key}")  # noqa: S608 - constants
+                ]
+                for name, key in tables.items()
+            }
 
     async def referee(self, truth: Outcome | None = None, count: int = 100) -> int:
         """Let the referee find ``truth`` for every run that waits; returns how many there were."""

@@ -55,6 +55,14 @@ class DeviceKeyTakenError(GstdError):
     hint = "Generate a new device key: delete the worker's key file and enrol again."
 
 
+class AccountNotFoundError(GstdError):
+    """There is no such account."""
+
+    code = "account_not_found"
+    status = 404
+    hint = "Take the account's id from where it was made, or from `gstd wallet`."
+
+
 class DeviceNotFoundError(GstdError):
     """The account has no such device."""
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from gstd.accounts.errors import (
+    AccountNotFoundError,
     DeviceKeyTakenError,
     DeviceNotFoundError,
     InvalidCodeError,
@@ -66,7 +67,7 @@ async def account(connection: Connection, account_id: UUID) -> AccountView:
     """An account that exists."""
     row = await connection.fetchrow(_sql["account"], account_id)
     if row is None:
-        raise DeviceNotFoundError(f"no account {account_id}")
+        raise AccountNotFoundError(f"no account {account_id}")
     return to_struct(row, AccountView)
 
 

@@ -27,13 +27,6 @@ from gstd.kernel.settings import Settings
 
 ASSETS = "/docs-assets"
 
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
 
 @get("/", include_in_schema=False)
 async def home() -> Redirect:
@@ -89,7 +82,7 @@ def _lifespan(
 
 
 async def _add_headers(response: Response[Any]) -> Response[Any]:
-    for name, value in SECURITY_HEADERS.items():
+    for name, value in problems.SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 
@@ -111,6 +104,7 @@ def _openapi() -> OpenAPIConfig:
                 js_url=f"{ASSETS}/swagger-ui-bundle.js",
                 css_url=f"{ASSETS}/swagger-ui.css",
                 standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
+                favicon=f"<link rel='icon' type='image/png' href='{ASSETS}/favicon-32x32.png'>",
             )
         ],
         components=Components(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request
+from litestar.di import NamedDependency
 
 from gstd.accounts import service as accounts
 from gstd.accounts.errors import NotAuthenticatedError, StaleRequestError
@@ -24,7 +25,9 @@ async def provide_platform(request: Request[Any, Any, Any]) -> Platform:
     return platform
 
 
-async def provide_actor(request: Request[Any, Any, Any], platform: Platform) -> Actor:
+async def provide_actor(
+    request: Request[Any, Any, Any], platform: NamedDependency[Platform]
+) -> Actor:
     """The account of the request's API key. A device's signature opens no account."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
@@ -33,7 +36,9 @@ async def provide_actor(request: Request[Any, Any, Any], platform: Platform) -> 
         return await accounts.actor_of_key(connection, key.strip(), platform.clock.now())
 
 
-async def provide_device(request: Request[Any, Any, Any], platform: Platform) -> DeviceActor:
+async def provide_device(
+    request: Request[Any, Any, Any], platform: NamedDependency[Platform]
+) -> DeviceActor:
     """The active device that signed exactly this request, just now, for the first time."""
     header = request.headers.get("authorization", "")
     if not header.startswith(AUTHORIZATION_SCHEME + " "):
@@ -58,11 +63,17 @@ async def _check_proof(
     now_ms = int(platform.clock.now().timestamp() * 1000)
     if abs(now_ms - proof.sent_at_ms) > skew_ms:
         raise StaleRequestError(f"the request was signed {now_ms - proof.sent_at_ms} ms ago")
-    query = request.scope["query_string"].decode("ascii")
-    target = request.scope["raw_path"].decode("ascii") + (f"?{query}" if query else "")
+    query = request.scope["query_string"].decode("latin-1")
+    target = request.scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
     body = await request.body()
     signed = request_bytes(request.method, target, body, proof.sent_at_ms, proof.nonce)
     if not is_signed_by(proof.key, signed, proof.signature):
         raise NotAuthenticatedError("the signature does not fit this request")
     if not await platform.bus.is_fresh(f"{proof.key}:{proof.nonce}", 2 * skew_ms):
         raise StaleRequestError("this signed request was sent before")
+
+
+PlatformDep = NamedDependency[Platform]
+ActorDep = NamedDependency[Actor]
+DeviceDep = NamedDependency[DeviceActor]
+"""What handlers ask for by the names ``platform``, ``actor`` and ``device``."""

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Request, Response, Router, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from gstd.accounts.model import Actor
 from gstd.api import edge
-from gstd.api.platform import Platform
+from gstd.api.authentication import ActorDep, PlatformDep
 from gstd.bus.bus import Hint
 from gstd.database.connection import Connection
 from gstd.modules import service as modules
@@ -27,7 +27,8 @@ from gstd.protocol.jobs import (
 from gstd.protocol.types import Role
 from gstd.tasks import jobs, views
 
-Limit = Annotated[int, Parameter(ge=1, le=500)]
+Limit = Annotated[int, QueryParameter(ge=1, le=500)]
+After = Annotated[int, QueryParameter(ge=-1, le=2**31 - 1)]
 
 INERT = {
     "Content-Disposition": "attachment",
@@ -43,7 +44,7 @@ def reader(actor: Actor) -> UUID | None:
 
 
 @post("/jobs/quote", summary="What a job would lock", status_code=200)
-async def quote(actor: Actor, data: JobRequest, platform: Platform) -> Quote:
+async def quote(actor: ActorDep, data: JSONBody[JobRequest], platform: PlatformDep) -> Quote:
     """The exact amount per task and in total. Nothing is locked or stored."""
     actor.must_be(Role.REQUESTER)
     return jobs.quote(data, platform.policy)
@@ -51,7 +52,10 @@ async def quote(actor: Actor, data: JobRequest, platform: Platform) -> Quote:
 
 @post("/jobs", summary="Post a job")
 async def post_job(
-    request: Request[Any, Any, Any], data: JobRequest, actor: Actor, platform: Platform
+    request: Request[Any, Any, Any],
+    data: JSONBody[JobRequest],
+    actor: ActorDep,
+    platform: PlatformDep,
 ) -> Response[JobView]:
     """Lock the money of every task and make the job, in one transaction, or neither."""
     actor.must_be(Role.REQUESTER)
@@ -70,7 +74,7 @@ async def post_job(
 
 @get("/jobs", summary="My jobs")
 async def list_jobs(
-    actor: Actor, platform: Platform, before: UUID | None = None, limit: Limit = 50
+    actor: ActorDep, platform: PlatformDep, before: FromQuery[UUID | None] = None, limit: Limit = 50
 ) -> JobPage:
     """Newest first."""
     return await edge.read(
@@ -80,14 +84,14 @@ async def list_jobs(
 
 
 @get("/jobs/{job_id:uuid}", summary="A job")
-async def show_job(job_id: UUID, actor: Actor, platform: Platform) -> JobView:
+async def show_job(job_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep) -> JobView:
     """Its tasks by state, and where its money is."""
     return await edge.read(platform, lambda conn: views.job_view(conn, job_id, reader(actor)))
 
 
 @post("/jobs/{job_id:uuid}/cancel", summary="Cancel a job", status_code=200)
 async def cancel_job(
-    request: Request[Any, Any, Any], job_id: UUID, actor: Actor, platform: Platform
+    request: Request[Any, Any, Any], job_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep
 ) -> Response[JobView]:
     """End what is not being verified and give its money back. Safe to repeat."""
 
@@ -107,7 +111,11 @@ async def cancel_job(
 
 @get("/jobs/{job_id:uuid}/tasks", summary="A job's tasks")
 async def list_tasks(
-    job_id: UUID, actor: Actor, platform: Platform, after: int = -1, limit: Limit = 100
+    job_id: FromPath[UUID],
+    actor: ActorDep,
+    platform: PlatformDep,
+    after: After = -1,
+    limit: Limit = 100,
 ) -> list[TaskView]:
     """In order of index, each with all its attempts, verdicts and earnings."""
     return await edge.read(
@@ -117,14 +125,20 @@ async def list_tasks(
 
 
 @get("/jobs/{job_id:uuid}/workers", summary="Who worked on a job")
-async def list_workers(job_id: UUID, actor: Actor, platform: Platform) -> list[DeviceShare]:
+async def list_workers(
+    job_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep
+) -> list[DeviceShare]:
     """Per device: results accepted and rejected, and what it earned."""
     return await edge.read(platform, lambda conn: views.devices_of_job(conn, job_id, reader(actor)))
 
 
 @get("/jobs/{job_id:uuid}/results", summary="A job's accepted results")
 async def list_results(
-    job_id: UUID, actor: Actor, platform: Platform, after: int = -1, output: bool = False
+    job_id: FromPath[UUID],
+    actor: ActorDep,
+    platform: PlatformDep,
+    after: After = -1,
+    output: FromQuery[bool] = False,
 ) -> ResultPage:
     """In order of index. With ``output=true`` each carries its bytes, in base64."""
     return await edge.read(
@@ -136,13 +150,15 @@ async def list_results(
 
 
 @get("/tasks/{task_id:uuid}", summary="A task")
-async def show_task(task_id: UUID, actor: Actor, platform: Platform) -> TaskView:
+async def show_task(task_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep) -> TaskView:
     """With all its attempts."""
     return await edge.read(platform, lambda conn: views.task_view(conn, task_id, reader(actor)))
 
 
 @get("/tasks/{task_id:uuid}/output", summary="A task's accepted output")
-async def show_output(task_id: UUID, actor: Actor, platform: Platform) -> Response[bytes]:
+async def show_output(
+    task_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep
+) -> Response[bytes]:
     """The bytes as the module wrote them, always as an attachment."""
     output = await edge.read(
         platform,

@@ -9,11 +9,11 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Response, Router, get
-from litestar.params import Parameter
+from litestar.params import FromQuery, QueryParameter
 
 import gstd
-from gstd.accounts.model import Actor
 from gstd.api import edge
+from gstd.api.authentication import ActorDep, PlatformDep
 from gstd.api.jobs import reader
 from gstd.api.platform import Platform
 from gstd.bus.bus import Hint
@@ -30,7 +30,7 @@ HEALTH_TIMEOUT_S = 3
 
 
 @get("/health", summary="Is the platform well")
-async def health(platform: Platform) -> Response[Health]:
+async def health(platform: PlatformDep) -> Response[Health]:
     """200 ``healthy``; 200 ``degraded`` while Valkey is gone; 503 ``unhealthy`` while
     PostgreSQL is. Each part is named."""
     version, postgres = await _postgres(platform)
@@ -76,12 +76,12 @@ async def _postgres(platform: Platform) -> tuple[int | None, HealthPart]:
 
 @get("/events", summary="What happened", tags=["events"])
 async def events(
-    actor: Actor,
-    platform: Platform,
-    after: Annotated[int, Parameter(ge=0)] = 0,
-    wait_ms: Annotated[int, Parameter(ge=0, le=MAX_WAIT_MS)] = 0,
-    job_id: UUID | None = None,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 500,
+    actor: ActorDep,
+    platform: PlatformDep,
+    after: Annotated[int, QueryParameter(ge=0, le=2**63 - 1)] = 0,
+    wait_ms: Annotated[int, QueryParameter(ge=0, le=MAX_WAIT_MS)] = 0,
+    job_id: FromQuery[UUID | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 500,
 ) -> EventPage:
     """Events after a position, without gaps; waits up to ``wait_ms`` for the first."""
 
@@ -113,7 +113,7 @@ async def _first_with_items(
 
 
 @get("/admin/ledger/check", summary="Every promise of the ledger (admin)", tags=["admin"])
-async def check_ledger(actor: Actor, platform: Platform) -> LedgerCheck:
+async def check_ledger(actor: ActorDep, platform: PlatformDep) -> LedgerCheck:
     """All invariants over every row, with the rows that break them."""
     actor.must_be(Role.ADMIN)
     return await edge.read(platform, ledger.check)
@@ -121,9 +121,9 @@ async def check_ledger(actor: Actor, platform: Platform) -> LedgerCheck:
 
 @get("/admin/errors", summary="Errors nobody expected (admin)", tags=["admin"])
 async def list_errors(
-    actor: Actor,
-    platform: Platform,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    actor: ActorDep,
+    platform: PlatformDep,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> list[RecordedError]:
     """Newest first."""
     actor.must_be(Role.ADMIN)

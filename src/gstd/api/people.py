@@ -8,14 +8,16 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, Router, get, post
+from litestar.params import FromPath, JSONBody
 
 from gstd.accounts import service as accounts
-from gstd.accounts.model import Actor
 from gstd.api import edge
-from gstd.api.platform import Platform
+from gstd.api.authentication import ActorDep, PlatformDep
 from gstd.bus.bus import Hint
 from gstd.database.connection import Connection
+from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.ids import new_id
+from gstd.kernel.money import MAX_NANO
 from gstd.kernel.settings import Mode
 from gstd.ledger import service as ledger
 from gstd.ledger.errors import TestCreditsOffError
@@ -33,14 +35,17 @@ from gstd.protocol.types import Role
 
 
 @get("/account", summary="Who am I")
-async def show_account(actor: Actor, platform: Platform) -> AccountView:
+async def show_account(actor: ActorDep, platform: PlatformDep) -> AccountView:
     """The account that the API key belongs to."""
     return await edge.read(platform, lambda conn: accounts.account(conn, actor.account_id))
 
 
 @post("/accounts", summary="Make an account (admin)")
 async def create_account(
-    request: Request[Any, Any, Any], data: AccountRequest, actor: Actor, platform: Platform
+    request: Request[Any, Any, Any],
+    data: JSONBody[AccountRequest],
+    actor: ActorDep,
+    platform: PlatformDep,
 ) -> Response[NewAccount]:
     """A new account with its first API key, which is shown this once."""
     actor.must_be(Role.ADMIN)
@@ -54,7 +59,10 @@ async def create_account(
 
 @post("/test-credits", summary="Grant test credits (admin, development)")
 async def grant_test_credits(
-    request: Request[Any, Any, Any], data: CreditRequest, actor: Actor, platform: Platform
+    request: Request[Any, Any, Any],
+    data: JSONBody[CreditRequest],
+    actor: ActorDep,
+    platform: PlatformDep,
 ) -> Response[WalletView]:
     """Credits that can be spent on jobs and never withdrawn."""
     actor.must_be(Role.ADMIN)
@@ -64,6 +72,8 @@ async def grant_test_credits(
     async def grant(connection: Connection, now: datetime) -> WalletView:
         await accounts.account(connection, data.account_id)
         amount = int(data.amount_nano)
+        if not 0 < amount <= MAX_NANO:
+            raise InvalidInputError(f"`amount_nano` must lie between 1 and {MAX_NANO}")
         await ledger.grant_test_credits(connection, new_id(), data.account_id, amount, now)
         return await _wallet(connection, data.account_id)
 
@@ -71,7 +81,7 @@ async def grant_test_credits(
 
 
 @get("/wallet", summary="My balances")
-async def show_wallet(actor: Actor, platform: Platform) -> WalletView:
+async def show_wallet(actor: ActorDep, platform: PlatformDep) -> WalletView:
     """Per asset: available, locked in escrow, held until it vests."""
     return await edge.read(platform, lambda conn: _wallet(conn, actor.account_id))
 
@@ -82,7 +92,7 @@ async def _wallet(connection: Connection, account_id: UUID) -> WalletView:
 
 @post("/devices/codes", summary="Make a code that enrols one device")
 async def create_code(
-    request: Request[Any, Any, Any], actor: Actor, platform: Platform
+    request: Request[Any, Any, Any], actor: ActorDep, platform: PlatformDep
 ) -> Response[EnrolmentCode]:
     """A one-time code. Whoever has it can make a device work for this account."""
     actor.must_be(Role.WORKER)
@@ -95,7 +105,7 @@ async def create_code(
 
 
 @post("/devices/enrol", summary="Enrol a device by its code")
-async def enrol_device(data: EnrolRequest, platform: Platform) -> DeviceView:
+async def enrol_device(data: JSONBody[EnrolRequest], platform: PlatformDep) -> DeviceView:
     """Link a device's key to the account of the code. The code is the credential."""
     device = await platform.database.run(
         lambda conn: accounts.enrol_device(conn, data, platform.clock.now())
@@ -105,7 +115,7 @@ async def enrol_device(data: EnrolRequest, platform: Platform) -> DeviceView:
 
 
 @get("/devices", summary="My devices")
-async def list_devices(actor: Actor, platform: Platform) -> list[DeviceView]:
+async def list_devices(actor: ActorDep, platform: PlatformDep) -> list[DeviceView]:
     """The account's devices with their trust, and when each was last heard of."""
     devices = await edge.read(platform, lambda conn: accounts.devices_of(conn, actor.account_id))
     seen = await platform.bus.last_seen([str(device.id) for device in devices])
@@ -119,7 +129,10 @@ async def list_devices(actor: Actor, platform: Platform) -> list[DeviceView]:
 
 @post("/devices/{device_id:uuid}/revoke", summary="Revoke a device", status_code=200)
 async def revoke_device(
-    request: Request[Any, Any, Any], device_id: UUID, actor: Actor, platform: Platform
+    request: Request[Any, Any, Any],
+    device_id: FromPath[UUID],
+    actor: ActorDep,
+    platform: PlatformDep,
 ) -> Response[DeviceView]:
     """End a device's work for good. What it earned stays earned."""
     return await edge.write(

@@ -20,6 +20,14 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""Every answer carries these, problems too."""
+
 _HINTS = {
     404: ("not_found", "See the routes at /docs."),
     405: ("method_not_allowed", "See the methods of this route at /docs."),
@@ -62,7 +70,7 @@ def _response(request: Request[Any, Any, Any], error: GstdError) -> Response[byt
         content=encode_problem(error, identity),
         status_code=error.status,
         media_type=MEDIA_TYPE,
-        headers={"X-Request-Id": identity},
+        headers={"X-Request-Id": identity, **SECURITY_HEADERS},
     )
 
 

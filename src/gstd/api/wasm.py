@@ -8,16 +8,16 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, Router, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
-from gstd.accounts.model import Actor
 from gstd.api import edge
+from gstd.api.authentication import ActorDep, PlatformDep
 from gstd.api.platform import Platform
 from gstd.database.connection import Connection
 from gstd.modules import service as modules
 from gstd.protocol.execution import Limits, Outcome, result_hash
 from gstd.protocol.jobs import ExecuteRequest, ExecuteResponse, ModuleView
-from gstd.protocol.types import Role
+from gstd.protocol.types import NAME, Role
 
 TRIAL_WALL_MS = 10_000
 MODULES_LISTED = 500
@@ -26,9 +26,9 @@ MODULES_LISTED = 500
 @post("/upload", summary="Upload a module")
 async def upload(
     request: Request[Any, Any, Any],
-    actor: Actor,
-    platform: Platform,
-    name: Annotated[str, Parameter(min_length=1, max_length=80)] = "module",
+    actor: ActorDep,
+    platform: PlatformDep,
+    name: Annotated[str, QueryParameter(min_length=1, max_length=80, pattern=NAME)] = "module",
 ) -> Response[ModuleView]:
     """Send the WebAssembly binary as the body. It is checked, compiled once and stored."""
     actor.must_be(Role.REQUESTER)
@@ -43,7 +43,7 @@ async def upload(
 
 
 @get("/", summary="My modules")
-async def list_modules(actor: Actor, platform: Platform) -> list[ModuleView]:
+async def list_modules(actor: ActorDep, platform: PlatformDep) -> list[ModuleView]:
     """The modules this account uploaded first, newest first."""
     found = await edge.read(
         platform, lambda conn: modules.modules_of(conn, actor.account_id, MODULES_LISTED)
@@ -52,14 +52,14 @@ async def list_modules(actor: Actor, platform: Platform) -> list[ModuleView]:
 
 
 @get("/{module_id:str}/metadata", summary="A module's metadata")
-async def metadata(actor: Actor, module_id: str, platform: Platform) -> ModuleView:  # noqa: ARG001
+async def metadata(actor: ActorDep, module_id: FromPath[str], platform: PlatformDep) -> ModuleView:  # noqa: ARG001
     """Size, imports, exports, memory and the execution profile."""
     return (await edge.read(platform, lambda conn: modules.module(conn, module_id))).view()
 
 
 @post("/{module_id:str}/execute", summary="Try a module on the platform", status_code=200)
 async def execute(
-    actor: Actor, module_id: str, data: ExecuteRequest, platform: Platform
+    actor: ActorDep, module_id: FromPath[str], data: JSONBody[ExecuteRequest], platform: PlatformDep
 ) -> ExecuteResponse:
     """Run once in the platform's sandbox, free, within the trial limits; nothing is kept."""
     actor.must_be(Role.REQUESTER)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from litestar import Response, Router, get, post
+from litestar.params import FromPath, JSONBody
 
-from gstd.accounts.model import DeviceActor
 from gstd.api import edge
-from gstd.api.platform import Platform
+from gstd.api.authentication import DeviceDep, PlatformDep
 from gstd.bus.bus import Hint
 from gstd.dispatch import claims, submits
 from gstd.modules import service as modules
@@ -26,13 +26,17 @@ from gstd.protocol.work import (
 
 
 @post("/offers", summary="Ask for work", status_code=200)
-async def offers(data: OffersRequest, device: DeviceActor, platform: Platform) -> OffersResponse:
+async def offers(
+    data: JSONBody[OffersRequest], device: DeviceDep, platform: PlatformDep
+) -> OffersResponse:
     """Offers for free slots; waits up to ``wait_ms`` for some. Reserves nothing."""
     return await platform.matchmaker.offers(device, data)
 
 
 @post("/claims", summary="Claim solved offers", status_code=200)
-async def claim(data: ClaimsRequest, device: DeviceActor, platform: Platform) -> ClaimsResponse:
+async def claim(
+    data: JSONBody[ClaimsRequest], device: DeviceDep, platform: PlatformDep
+) -> ClaimsResponse:
     """Turn offers with their proofs into attempts. Safe to repeat."""
     outcomes = await edge.batch(
         platform,
@@ -50,7 +54,7 @@ async def claim(data: ClaimsRequest, device: DeviceActor, platform: Platform) ->
 
 @post("/heartbeats", summary="Keep attempts alive", status_code=200)
 async def heartbeat(
-    data: HeartbeatsRequest, device: DeviceActor, platform: Platform
+    data: JSONBody[HeartbeatsRequest], device: DeviceDep, platform: PlatformDep
 ) -> HeartbeatsResponse:
     """Extend leases. A refusal means: stop working on that attempt."""
     outcomes = await edge.batch(
@@ -63,7 +67,9 @@ async def heartbeat(
 
 
 @post("/submits", summary="Submit signed results", status_code=200)
-async def submit(data: SubmitsRequest, device: DeviceActor, platform: Platform) -> SubmitsResponse:
+async def submit(
+    data: JSONBody[SubmitsRequest], device: DeviceDep, platform: PlatformDep
+) -> SubmitsResponse:
     """Store results and let everything that follows happen. Safe to repeat."""
     await submits.store_outputs(platform.blobs, data.results)
     outcomes = await edge.batch(
@@ -78,7 +84,7 @@ async def submit(data: SubmitsRequest, device: DeviceActor, platform: Platform) 
 
 @post("/releases", summary="Give tasks back", status_code=200)
 async def release(
-    data: ReleasesRequest, device: DeviceActor, platform: Platform
+    data: JSONBody[ReleasesRequest], device: DeviceDep, platform: PlatformDep
 ) -> ReleasesResponse:
     """End attempts without a result, so that other devices get the tasks."""
     outcomes = await edge.batch(
@@ -93,7 +99,7 @@ async def release(
 
 @get("/modules/{metered_hash:str}", summary="A module's bytes")
 async def module_bytes(
-    metered_hash: str, device: DeviceActor, platform: Platform
+    metered_hash: FromPath[str], device: DeviceDep, platform: PlatformDep
 ) -> Response[bytes]:
     """The bytes that run, for a device that holds an attempt at them."""
     async with platform.database.connection() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _SWEEP_ABOVE = 10_000
+"""Notes before the first sweep; each later one waits until twice what it left has gathered."""
 
 
 class LocalNotes:
@@ -13,13 +14,15 @@ class LocalNotes:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._now = monotonic
         self._holds: dict[str, tuple[int, float]] = {}
+        self._sweep_above = _SWEEP_ABOVE
         self.presence: dict[str, int] = {}
 
     def hold(self, name: str, places: int, ttl_ms: int) -> bool:
         """Whether one of the name's places was free and is now held."""
         now = self._now()
-        if len(self._holds) > _SWEEP_ABOVE:
+        if len(self._holds) > self._sweep_above:
             self._holds = {key: note for key, note in self._holds.items() if note[1] > now}
+            self._sweep_above = max(_SWEEP_ABOVE, 2 * len(self._holds))
         held, until = self._holds.get(name, (0, 0.0))
         held = held if until > now else 0
         if held >= places:

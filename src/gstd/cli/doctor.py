@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ from rich.table import Table
 from gstd.cli import mandelbrot
 from gstd.cli.credentials import find_credentials
 from gstd.cli.output import emit, run, table
+from gstd.cli.processes import configure_logs
 from gstd.database.migrate import latest_version
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.errors import GstdError
@@ -62,6 +64,7 @@ class DoctorError(GstdError):
 
 def run_doctor(*, url: str | None, api_key: str | None, as_json: bool) -> None:
     """Check and print; exit code 1 if anything is wrong."""
+    configure_logs(level=logging.ERROR)
     diagnosis = run(_diagnose(url, api_key))
     emit(diagnosis, as_json, _rows)
     if not diagnosis.ok:

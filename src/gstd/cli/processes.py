@@ -27,7 +27,7 @@ START_WITHIN_S = 30.0
 """How long a process waits for its database at its start before it gives up."""
 
 
-def configure_logs(*, as_json: bool) -> None:
+def configure_logs(*, as_json: bool = False, level: int = logging.INFO) -> None:
     """Structured logs on standard error: JSON lines, or text for people."""
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -42,7 +42,7 @@ def configure_logs(*, as_json: bool) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -11,11 +12,13 @@ import typer
 
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, run, table
 from gstd.kernel.money import format_gstd
+from gstd.worker.misbehave import Misbehaviour
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from gstd.protocol.people import DeviceView, EnrolmentCode
+    from gstd.sdk.device import DeviceClient
     from gstd.worker.status import Counters, Ending, WorkerEvent
 
 app = typer.Typer(no_args_is_help=True)
@@ -36,7 +39,7 @@ def start(
     slots: Annotated[int, typer.Option(help="Tasks at a time.", min=1, max=64)] = 1,
     memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=16)] = 256,
     misbehave: Annotated[
-        str | None,
+        Misbehaviour | None,
         typer.Option(help="A testing aid: `flip` makes every result wrong, to watch it be caught."),
     ] = None,
     url: UrlOption = None,
@@ -46,7 +49,7 @@ def start(
     from gstd.embedded.leash import hold_leash
 
     hold_leash()
-    configure_logs(as_json=bool(os.environ.get("GSTD_LOG_JSON") == "true"))
+    configure_logs(level=logging.ERROR)  # the narrator tells the rest
     ending = run(
         _start(
             name=name,
@@ -70,7 +73,7 @@ async def _start(
     home: Path,
     slots: int,
     memory_bytes: int,
-    misbehave: str | None,
+    misbehave: Misbehaviour | None,
     url: str | None,
 ) -> Ending:
     from gstd.cli.credentials import platform_url
@@ -78,19 +81,14 @@ async def _start(
     from gstd.sdk.device import DeviceClient
     from gstd.worker.daemon import Worker, WorkerOptions
     from gstd.worker.identity import load_or_create_key
-    from gstd.worker.misbehave import Misbehaviour, alteration
+    from gstd.worker.misbehave import alteration
     from gstd.worker.modules import ModuleCache
     from gstd.worker.signals import run_until_signal
 
-    lie = Misbehaviour(misbehave) if misbehave else None
-    is_new = not (home / "device.key").exists()
     key = load_or_create_key(home / "device.key")
     address = platform_url(url)
     async with DeviceClient(address, key) as client:
-        if code is None and is_new:
-            code = await _own_code(url)
-        if code is not None:
-            await client.enrol(code, name)
+        await _enrol(client, _Enrolment(home / "enrolled"), code, name, url)
         async with Sandbox(home / "cache", slots) as sandbox:
             worker = Worker(
                 client,
@@ -99,7 +97,7 @@ async def _start(
                 WorkerOptions(
                     slots=slots,
                     memory_bytes=memory_bytes,
-                    alter=alteration(lie),
+                    alter=alteration(misbehave),
                     on_event=_Narrator().tell,
                 ),
             )
@@ -107,12 +105,31 @@ async def _start(
             return await run_until_signal(worker)
 
 
-async def _own_code(url: str | None) -> str:
-    """A code of one's own account, for a platform whose key is at hand."""
+class _Enrolment:
+    """A note in the worker's home that its key is linked to an account."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def is_done(self) -> bool:
+        return self._path.exists()
+
+    def note(self, device: DeviceView) -> None:
+        self._path.write_text(f"{device.id}\n", encoding="ascii")
+
+
+async def _enrol(
+    client: DeviceClient, enrolment: _Enrolment, code: str | None, name: str, url: str | None
+) -> None:
+    """Link the device by the code, else once by a code of the account whose key is at hand."""
     from gstd.cli.session import connect
 
-    async with connect(url, None) as client:
-        return (await client.new_enrolment_code()).code
+    if code is None:
+        if enrolment.is_done():
+            return
+        async with connect(url, None) as owner:
+            code = (await owner.new_enrolment_code()).code
+    enrolment.note(await client.enrol(code, name))
 
 
 class _Narrator:

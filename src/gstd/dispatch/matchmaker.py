@@ -23,6 +23,7 @@ from gstd.accounts.model import DeviceActor
 from gstd.bus.bus import Bus, Hint
 from gstd.database.connection import Connection, Database, to_structs
 from gstd.database.sql import load_queries
+from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.errors import GstdError
 from gstd.kernel.ids import new_id
@@ -135,6 +136,10 @@ class Matchmaker:
                     await self._look()
                 except GstdError as error:
                     log.warning("offers_paused", code=error.code, detail=error.detail)
+                except Exception as error:  # noqa: BLE001 - one bad look must not end all others
+                    await record(
+                        self._database, error, place="matchmaker.look", now=self._clock.now()
+                    )
                 await _first_of(self._news, hint, POLL_S)
 
     async def _look(self) -> None:

@@ -10,7 +10,7 @@ MAX_NANO = 2**63 - 1
 
 BASIS_POINTS = 10_000
 
-_DECIMAL = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?")
+_DECIMAL = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
 
 
 def parse_gstd(text: str) -> int:

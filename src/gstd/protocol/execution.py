@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from gstd.kernel.canonical import digest, sha256
+from gstd.protocol.types import Text
 
 MAX_WALL_MS = 60_000
 """No task may run longer than this (architecture, fixed limits)."""
@@ -29,7 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a module can read: arguments, standard input, and the seed of its random."""
 
-    args: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    args: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
     stdin: bytes = b""
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 

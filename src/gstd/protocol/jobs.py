@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from gstd.protocol.execution import Limits, Status, TaskInput
-from gstd.protocol.types import Asset, HexHash, Name, Nano, Priority, Tier
+from gstd.protocol.types import Asset, HexHash, Name, Nano, Priority, Text, Tier
 
 MAX_RANGE = 10_000_000
 MAX_LISTED_INPUTS = 100_000
@@ -57,7 +57,7 @@ class InputRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     count: Annotated[int, Meta(ge=1, le=MAX_RANGE)]
     start: Annotated[int, Meta(ge=0, le=2**53)] = 0
-    args: Annotated[tuple[str, ...], Meta(max_length=64)] = ("{index}",)
+    args: Annotated[tuple[Text, ...], Meta(max_length=64)] = ("{index}",)
     stdin: bytes = b""
 
     def input_at(self, index: int, seed: int) -> TaskInput:

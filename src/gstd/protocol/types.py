@@ -13,7 +13,12 @@ Nano = Annotated[str, Meta(pattern=r"^[0-9]{1,19}$", examples=["1500000000"])]
 HexHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 or an Ed25519 public key, 64 lower-case hexadecimal digits."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=80)]
+NAME = r"^[^\x00-\x1f\x7f]+$"
+Name = Annotated[str, Meta(min_length=1, max_length=80, pattern=NAME)]
+"""A name that people see: no control characters."""
+
+Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
+"""Text without NUL, which neither PostgreSQL nor a program's arguments can hold."""
 
 
 class Asset(StrEnum):

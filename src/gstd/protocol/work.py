@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from gstd.kernel.errors import Refusal
 from gstd.protocol.execution import Limits, Status, TaskInput
-from gstd.protocol.types import Asset, HexHash, Nano
+from gstd.protocol.types import Asset, HexHash, Nano, Text
 
 MAX_BATCH = 64
 """Items in one request."""
@@ -151,7 +151,7 @@ class ReleaseReason(StrEnum):
 class ReleaseItem(msgspec.Struct, frozen=True, kw_only=True):
     attempt_id: UUID
     reason: ReleaseReason
-    detail: Annotated[str, Meta(max_length=500)] = ""
+    detail: Annotated[Text, Meta(max_length=500)] = ""
 
 
 class ReleasesRequest(msgspec.Struct, frozen=True, kw_only=True):

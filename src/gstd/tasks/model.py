@@ -168,12 +168,12 @@ def next_state(
     if run is not None and run.state is RunState.DONE:
         assert run.result is not None
         return _judge_by_truth(task, attempts, run.result, policy, now)
-    if submitted and run is not None and run.state is RunState.FAILED:
-        return _end(attempts, TaskState.FAILED, "the referee could not run it", submitted)
     agreed = _agreeing(submitted, task.quorum) if task.tier is Tier.QUORUM else None
     if agreed:
         return _accept(task, attempts, agreed, Verdict.AGREED)
     if submitted and _must_ask_referee(task, attempts, policy, now):
+        if run is not None and run.state is RunState.FAILED:
+            return _end(attempts, TaskState.FAILED, "the referee could not run it", submitted)
         return Step(
             state=TaskState.VERIFYING,
             reason="waiting for the referee to run it again",

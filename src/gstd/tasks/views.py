@@ -123,6 +123,8 @@ async def tasks_of_job(
     connection: Connection, job_id: UUID, reader: UUID | None, *, after: int, limit: int
 ) -> list[TaskView]:
     """A job's tasks whose rows exist, with all their attempts, in order of index."""
+    if await connection.fetchrow(sql["job"], job_id, reader) is None:
+        raise JobNotFoundError
     rows = await connection.fetch(sql["tasks"], job_id, None, reader, after, limit)
     return await _with_attempts(connection, [dict(row) for row in rows])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Never
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from gstd.database.connection import APP_ROLE
 from gstd.database.provision import OWNER_ROLE
@@ -35,7 +37,20 @@ async def shared_house(
             yield house
 
 
-@pytest.fixture
-def house(shared_house: House) -> House:
+@pytest_asyncio.fixture(loop_scope="session")
+async def house(shared_house: House) -> AsyncIterator[House]:
     """The application that most tests share; each makes its own accounts in it."""
-    return shared_house
+    yield shared_house
+    await shared_house.end_jobs()
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logs() -> Iterator[None]:
+    """What the application logs of provoked failures would hide what tests tell."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[_drop])
+    yield
+    structlog.reset_defaults()
+
+
+def _drop(*_: object) -> Never:
+    raise structlog.DropEvent

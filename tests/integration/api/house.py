@@ -28,8 +28,10 @@ from gstd.protocol.types import Asset, Role, Tier
 from gstd.protocol.work import Claimed, ClaimItem, Offer, OffersRequest, SubmitItem
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk import Client, DeviceClient, Pacing
+from gstd.tasks import jobs
 from gstd.verification import referee
 from gstd.verification.results import Work, result_of
+from tests.servers import in_own_task
 
 URL = "http://127.0.0.1:8420"
 MODULE = Path(__file__).parents[3] / "examples" / "mandelbrot" / "mandelbrot.wasm"
@@ -141,8 +143,27 @@ class House:
         runs = await database.run(lambda conn: referee.take_runs(conn, 1000, policy, now))
         for run in runs:
             found = result_of(run.work(), result)
-            await database.run(lambda conn: referee.finish_run(conn, run, found, now))  # noqa: B023
-            await database.run(lambda conn: referee.judge_waiting(conn, run.id, policy, now))  # noqa: B023
+            await database.run(
+                lambda conn, run=run, found=found: referee.finish_run(  # type: ignore[misc]
+                    conn, run, found, now
+                )
+            )
+            await database.run(
+                lambda conn, run=run: referee.judge_waiting(  # type: ignore[misc]
+                    conn, run.id, policy, now
+                )
+            )
+
+    async def end_jobs(self) -> None:
+        """Leave no task to the next test."""
+        async with self.platform.database.connection() as connection:
+            rows = await connection.fetch("SELECT id, account_id FROM job WHERE state = 'open'")
+        for row in rows:
+            await self.platform.database.run(
+                lambda conn, row=row: jobs.cancel_job(  # type: ignore[misc]
+                    conn, row["account_id"], row["id"], self.platform.policy, SystemClock().now()
+                )
+            )
 
     async def number_events(self) -> None:
         """What the scheduler does with the outbox."""
@@ -226,7 +247,7 @@ async def open_house(
     """An application of its own over these stores. ``changes`` are settings."""
     plain = settings_for(folder, database, owner, valkey)
     app = build_app(msgspec.structs.replace(plain, **changes))
-    async with app.lifespan():
+    async with in_own_task(app.lifespan()):
         house = House(app, app.state.platform)
         async with house.http:
             yield house
