@@ -45,6 +45,8 @@ class Site:
             "GSTD_VALKEY_URL": valkey,
             "GSTD_BLOBS_URL": f"file://{state}/blobs",
             "GSTD_SECRET": secrets.token_hex(32),
+            "GSTD_POLICY_LEASE_MS": "3000",
+            "GSTD_POLICY_LEADER_LEASE_MS": "2000",
         }
 
     def run(self, *arguments: str, **env: str) -> subprocess.Popen[str]:

@@ -60,6 +60,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> Litestar:
         exception_handlers={
             GstdError: problems.handle_gstd_error,
             HTTPException: problems.handle_http_error,
+            RecursionError: problems.handle_nesting,
             Exception: problems.handle_unexpected,
         },
         after_request=_add_headers,

@@ -89,6 +89,11 @@ def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> 
     return _response(request, kind(words, hint=hint))
 
 
+def handle_nesting(request: Request[Any, Any, Any], _: RecursionError) -> Response[bytes]:
+    """JSON nested so deeply that the decoder gives up."""
+    return _response(request, InvalidInputError("the body is nested too deeply"))
+
+
 def _words(error: HTTPException) -> str:
     extra = error.extra if isinstance(error.extra, list) else []
     parts = [

@@ -87,13 +87,16 @@ class Database:
         settings = {"application_name": "gstd", "timezone": "UTC", "jit": "off"}
         if role is not None:
             settings["role"] = role
+        pool = await asyncpg.create_pool(
+            url, min_size=0, max_size=size, init=_prepare, server_settings=settings
+        )
+        database = cls(pool)
         try:
-            pool = await asyncpg.create_pool(
-                url, min_size=1, max_size=size, init=_prepare, server_settings=settings
-            )
-        except UNREACHABLE as error:
-            raise DatabaseUnavailableError(str(error)) from error
-        return cls(pool)
+            async with database.connection():
+                return database
+        except DatabaseUnavailableError:
+            await database.close()
+            raise
 
     async def close(self) -> None:
         """Close every connection, at most five seconds later by force."""

@@ -74,6 +74,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     referee_tries: Positive = 3
     referee_lease_ms: Positive = 90_000
+    leader_lease_ms: Positive = 10_000
+    """How long a scheduler that died while it led keeps the others waiting."""
+
     request_skew_ms: Positive = 60_000
     enrolment_code_s: Positive = 15 * 60
     trial_fuel: Positive = 10_000_000_000

@@ -12,26 +12,25 @@ from gstd.kernel.clock import Clock
 
 _sql = load_queries("gstd.maintenance")
 
-LEASE_S = 10
-"""How long a leader that died keeps the others waiting."""
-
 
 class Leadership:
     """This process's claim to a named piece of periodic work."""
 
-    def __init__(self, database: Database, clock: Clock, name: str = "scheduler") -> None:
+    def __init__(
+        self, database: Database, clock: Clock, lease_ms: int, name: str = "scheduler"
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._lease = timedelta(milliseconds=lease_ms)
         self._name = name
         self.holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
 
     async def lead(self) -> int | None:
         """Take or renew the lease; the term, or ``None`` while another process leads."""
         now = self._clock.now()
-        expires_at = now + timedelta(seconds=LEASE_S)
         async with self._database.transaction() as connection:
             term: int | None = await connection.fetchval(
-                _sql["lead"], self._name, self.holder, expires_at, now
+                _sql["lead"], self._name, self.holder, now + self._lease, now
             )
         return term
 

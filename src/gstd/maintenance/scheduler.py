@@ -54,7 +54,7 @@ class Scheduler:
         self._bus = bus
         self._policy = policy
         self._clock = clock
-        self._leadership = Leadership(database, clock)
+        self._leadership = Leadership(database, clock, policy.leader_lease_ms)
         self._ticks = 0
 
     async def serve(self) -> None:

@@ -47,13 +47,15 @@ async def test_a_signature_covers_the_body_the_path_and_the_query(house: House) 
     assert (await send(house, with_query, path=PATH + "?a=1")).status_code == 200
 
 
-@pytest.mark.parametrize("late_ms", [61_000, -61_000, 10**15, -(10**15), -(10**30)])
+@pytest.mark.parametrize("late_ms", [61_000, -61_000, 10**15, -(10**15)])
 async def test_old_and_future_requests_are_stale(house: House, late_ms: int) -> None:
     device = await house.device()
-    authorization = header(device) if abs(late_ms) > 10**18 else header(device, late_ms=late_ms)
-    if abs(late_ms) > 10**18:
-        before, _, after = authorization.partition(",ts=")
-        authorization = f"{before},ts={10**30},{after.partition(',')[2]}"
+    problem_of(await send(house, header(device, late_ms=late_ms)), 401, "stale_request")
+
+
+async def test_a_time_beyond_every_integer_is_stale_too(house: House) -> None:
+    before, _, after = header(await house.device()).partition(",ts=")
+    authorization = f"{before},ts={10**30},{after.partition(',')[2]}"
     problem_of(await send(house, authorization), 401, "stale_request")
 
 

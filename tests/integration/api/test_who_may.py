@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
 from gstd.api.app import build_app
-from gstd.kernel.ids import new_id
 from gstd.kernel.settings import Settings
 from gstd.protocol.signing import sign_request
 from gstd.protocol.types import Role
@@ -18,7 +18,7 @@ from gstd.sandbox.profile import PROFILE
 from tests.integration.api.house import Device, House, Person, bearer, problem_of
 
 OPEN = {("GET", "/api/v1/health"), ("POST", "/api/v1/devices/enrol")}
-ANY_ID = str(uuid4())
+ANY_ID = str(UUID(int=7))
 BODIES: dict[str, object] = {
     "/api/v1/accounts": {"name": "n", "roles": ["worker"]},
     "/api/v1/test-credits": {"account_id": ANY_ID, "amount_nano": "1"},
@@ -59,14 +59,14 @@ def body_of(path: str) -> bytes:
 
 
 async def send(house: House, method: str, path: str, authorization: str | None) -> Any:
-    headers = {} if authorization is None else {"Authorization": authorization}
+    headers = {} if authorization is None else {b"Authorization": authorization.encode("latin-1")}
     content = body_of(path) if method == "POST" else b""
     return await house.http.request(method, path, headers=headers, content=content)
 
 
 def signature_of(device: Device, method: str, path: str) -> str:
     body = body_of(path) if method == "POST" else b""
-    now_ms = int(new_id().int >> 80)
+    now_ms = int(time.time() * 1000)
     return sign_request(device.key, method, path, body, now_ms, uuid4().hex).header()
 
 

@@ -1,0 +1,1 @@
+"""Measurements: ratios and counts within one run."""

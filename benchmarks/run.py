@@ -1,0 +1,33 @@
+"""``make bench``: all measurements, as tables or with ``--json`` as one object."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import msgspec
+
+from benchmarks import startup, statements
+from gstd.cli.output import out, table
+
+
+async def main() -> None:
+    """Measure and print."""
+    counts = await statements.measure()
+    start = await startup.measure()
+    if "--json" in sys.argv:
+        print(msgspec.json.encode({"statements": counts, "startup": start}).decode())
+        return
+    rows = table("SQL statements", "step", "#one", "#batch of 64", "#per item in the batch")
+    for item in counts:
+        rows.add_row(item.step, str(item.single), str(item.batch), f"{item.per_item_in_batch:.2f}")
+    out.print(rows)
+    seconds = table("Seconds from the command", "", "#s")
+    seconds.add_row("empty state folder to ready", str(start.cold_ready_s))
+    seconds.add_row("warm start to ready", str(start.warm_ready_s))
+    seconds.add_row("warm start to the first paid task", str(start.warm_first_paid_s))
+    out.print(seconds)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
