@@ -132,6 +132,18 @@ class Bus:
         held = await self._try(ask, None)
         return held if held is not None else [self._local.hold(*key, ttl_ms) for key in keys]
 
+    async def held(self, names: Sequence[str]) -> list[int]:
+        """How many places of each name are held now."""
+        if not names:
+            return []
+
+        async def ask(client: Redis) -> list[int]:
+            counts = await client.mget([f"gstd:hold:{name}" for name in names])
+            return [int(count or 0) for count in counts]
+
+        found = await self._try(ask, None)
+        return found if found is not None else [self._local.held(name) for name in names]
+
     async def drop(self, names: Sequence[str]) -> None:
         """Give back one held place of each name."""
         if not names:

@@ -23,12 +23,16 @@ class LocalNotes:
         if len(self._holds) > self._sweep_above:
             self._holds = {key: note for key, note in self._holds.items() if note[1] > now}
             self._sweep_above = max(_SWEEP_ABOVE, 2 * len(self._holds))
-        held, until = self._holds.get(name, (0, 0.0))
-        held = held if until > now else 0
+        held = self.held(name)
         if held >= places:
             return False
         self._holds[name] = (held + 1, now + ttl_ms / 1000)
         return True
+
+    def held(self, name: str) -> int:
+        """How many of the name's places are held now."""
+        held, until = self._holds.get(name, (0, 0.0))
+        return held if until > self._now() else 0
 
     def drop(self, name: str) -> None:
         """Give back one place."""

@@ -50,7 +50,7 @@ def challenge_key(secret: bytes) -> bytes:
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A task at the head of the queue."""
+    """A task at the head of the queue; ``shown`` counts devices that solve an offer of it."""
 
     task_id: UUID
     job_id: UUID
@@ -61,6 +61,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     module_hash: bytes
     limits: Limits
     profile: str
+    shown: int = 0
 
 
 class Asker(msgspec.Struct, eq=False, kw_only=True):
@@ -151,6 +152,7 @@ class Matchmaker:
         async with self._database.connection() as connection:
             candidates = await self._candidates(connection, askers, now)
             barred = await self._barred(connection, candidates, askers, now)
+        candidates = await self._with_shown(candidates)
         chosen = await self._hold(_match(candidates, askers, barred))
         for asker in askers:
             offers = [self._offer(asker, candidate, now) for candidate in chosen[asker]]
@@ -164,6 +166,14 @@ class Matchmaker:
         free = sum(asker.request.free for asker in askers)
         limit = LOOK_AHEAD + 2 * free + len(self._shown)
         return to_structs(await connection.fetch(_sql["candidates"], now, limit), Candidate)
+
+    async def _with_shown(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """What others solve already must not take a slot from what nobody has seen."""
+        shown = await self._bus.held([str(candidate.task_id) for candidate in candidates])
+        return [
+            msgspec.structs.replace(candidate, shown=count)
+            for candidate, count in zip(candidates, shown, strict=True)
+        ]
 
     async def _barred(
         self,
@@ -244,7 +254,8 @@ def _match(
             elif (candidate.task_id, asker.device.account_id) not in accounts:
                 fitting.append(asker)
         fitting = [asker for asker in fitting if given[asker] < asker.request.free]
-        for asker in sorted(fitting, key=lambda asker: given[asker])[: candidate.wanted]:
+        free = max(0, candidate.wanted - candidate.shown)
+        for asker in sorted(fitting, key=lambda asker: given[asker])[:free]:
             pair = (candidate.task_id, asker.device.account_id)
             if pair not in accounts:
                 accounts.add(pair)

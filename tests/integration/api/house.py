@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -69,6 +70,7 @@ class House:
         self.transport = httpx2.ASGITransport(app)
         self.http = httpx2.AsyncClient(transport=self.transport, base_url=URL)
         self._module_id: str | None = None
+        self._starts = count(step=1000)
 
     async def person(self, *roles: Role, credits: int = 0) -> Person:
         """A new account of these roles, with test credits if asked."""
@@ -105,11 +107,11 @@ class House:
         return self._module_id
 
     async def request(self, tasks: int = 1, **changes: Any) -> JobRequest:
-        """A job over ``tasks`` numbered inputs, of the smallest reward."""
+        """A job of the smallest reward over ``tasks`` inputs that no other job has."""
         plain = JobRequest(
             module=await self.module(),
             reward_nano=str(REWARD),
-            range=InputRange(count=tasks),
+            range=InputRange(count=tasks, start=next(self._starts)),
             asset=Asset.TEST,
             tier=Tier.FULL,
         )
@@ -119,19 +121,19 @@ class House:
         """A job posted over HTTP."""
         return await person.client.post_job(await self.request(tasks, **changes))
 
-    async def offers_of(self, device: Device, job: JobView, count: int) -> list[Offer]:
+    async def offers_of(self, device: Device, job: JobView, wanted: int) -> list[Offer]:
         """Offers of this one job; those of other tests' jobs are left alone."""
         answer = await device.client.offers(OffersRequest(profile=PROFILE, free=64))
         mine = [offer for offer in answer.offers if offer.job_id == job.id]
-        assert len(mine) >= count, answer
-        return mine[:count]
+        assert len(mine) >= wanted, answer
+        return mine[:wanted]
 
-    async def claim(self, device: Device, job: JobView, count: int = 1) -> list[Claimed]:
+    async def claim(self, device: Device, job: JobView, wanted: int = 1) -> list[Claimed]:
         """Attempts at this many tasks of a job, with their proofs of work."""
-        offers = await self.offers_of(device, job, count)
+        offers = await self.offers_of(device, job, wanted)
         outcomes = await device.client.claims([solved(offer) for offer in offers])
         claimed = [outcome for outcome in outcomes if isinstance(outcome, Claimed)]
-        assert len(claimed) == count, outcomes
+        assert len(claimed) == wanted, outcomes
         return claimed
 
     async def referee(self, truth: Outcome | None = None) -> None:
