@@ -114,8 +114,10 @@ class Wire:
             socket = f".s.PGSQL.{port}"
             wire = cls(path / socket, Path(host) / socket)
             await wire.mend()
-            yield wire, url.replace(quote(host, safe=""), quote(str(path), safe=""))
-            await wire.cut()
+            try:
+                yield wire, url.replace(quote(host, safe=""), quote(str(path), safe=""))
+            finally:
+                await wire.cut()
 
     async def mend(self) -> None:
         """The server is there again."""

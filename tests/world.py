@@ -206,7 +206,13 @@ class World:
         assert isinstance(claimed, Claimed), claimed
         return claimed
 
-    def signed(self, device: Device, claimed: Claimed, result: Outcome) -> SubmitItem:
+    def signed(
+        self,
+        device: Device,
+        claimed: Claimed,
+        result: Outcome,
+        input_hash: bytes | None = None,
+    ) -> SubmitItem:
         """A result of an attempt, rightly signed."""
         work = Work(
             attempt_id=claimed.attempt_id,
@@ -215,7 +221,7 @@ class World:
             module_hash=bytes.fromhex(claimed.module_hash),
             metered_hash=bytes.fromhex(claimed.metered_hash),
             profile=claimed.profile,
-            input_hash=claimed.input.hash(),
+            input_hash=input_hash or claimed.input.hash(),
             limits=claimed.limits,
         )
         statement = result_statement(

@@ -43,8 +43,7 @@ def test_the_routes_that_were_promised_first_are_there() -> None:
 def test_every_route_has_a_summary_and_a_description() -> None:
     for method, path, operation in operations():
         assert operation.get("summary"), f"{method} {path}"
-        if path != "/api/v1/health":
-            assert operation.get("description"), f"{method} {path}"
+        assert operation.get("description"), f"{method} {path}"
         assert operation.get("tags"), f"{method} {path}"
 
 
@@ -79,3 +78,15 @@ def test_every_reference_leads_somewhere() -> None:
                 yield from references(value)
 
     assert set(references(schema)) - known == set()
+
+
+def test_every_route_says_whose_credential_it_needs() -> None:
+    open_to_all = {"/api/v1/health", "/api/v1/devices/enrol"}
+    for method, path, operation in operations():
+        security = operation.get("security", [{"api_key": []}])
+        if path.startswith("/api/v1/work/"):
+            assert security == [{"device": []}], f"{method} {path}"
+        elif path in open_to_all:
+            assert security == [{}], f"{method} {path}"
+        else:
+            assert security == [{"api_key": []}], f"{method} {path}"

@@ -120,6 +120,7 @@ def _openapi() -> OpenAPIConfig:
             }
         ),
         security=[{"api_key": []}],
+        use_handler_docstrings=True,
     )
 
 

@@ -29,7 +29,7 @@ from gstd.sandbox.profile import PROFILE
 HEALTH_TIMEOUT_S = 3
 
 
-@get("/health", summary="Is the platform well")
+@get("/health", summary="Is the platform well", security=[{}])
 async def health(platform: PlatformDep) -> Response[Health]:
     """200 ``healthy``; 200 ``degraded`` while Valkey is gone; 503 ``unhealthy`` while
     PostgreSQL is. Each part is named."""

@@ -104,7 +104,7 @@ async def create_code(
     )
 
 
-@post("/devices/enrol", summary="Enrol a device by its code")
+@post("/devices/enrol", summary="Enrol a device by its code", security=[{}])
 async def enrol_device(data: JSONBody[EnrolRequest], platform: PlatformDep) -> DeviceView:
     """Link a device's key to the account of the code. The code is the credential."""
     device = await platform.database.run(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
+
+import msgspec
 
 from gstd.api.app import build_app
 from gstd.kernel.settings import Settings
@@ -12,7 +13,8 @@ from gstd.kernel.settings import Settings
 def openapi_json() -> str:
     """The description, one stable text per interface."""
     schema = build_app(Settings()).openapi_schema.to_schema()
-    return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    compact = msgspec.json.encode(schema, order="sorted")
+    return msgspec.json.format(compact, indent=2).decode() + "\n"
 
 
 if __name__ == "__main__":

@@ -111,5 +111,6 @@ async def module_bytes(
 router = Router(
     "/work",
     tags=["work"],
+    security=[{"device": []}],
     route_handlers=[offers, claim, heartbeat, submit, release, module_bytes],
 )

@@ -108,15 +108,22 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection outside a transaction, for reads of one statement."""
-        connection: Connection | None = None
+        acquired = False
         try:
             async with self._pool.acquire() as connection:
-                yield connection
+                acquired = True
+                try:
+                    yield connection
+                except asyncpg.InterfaceError as error:
+                    # asyncpg uses this one class for a lost connection and for wrong calls. Only
+                    # here, before the pool takes it back, does the connection tell which it was.
+                    if connection.is_closed():
+                        raise DatabaseUnavailableError(str(error)) from error
+                    raise
         except UNREACHABLE as error:
             raise DatabaseUnavailableError(str(error)) from error
         except asyncpg.InterfaceError as error:
-            # asyncpg uses this one class for a lost connection and for wrong calls.
-            if connection is None or connection.is_closed():
+            if not acquired:
                 raise DatabaseUnavailableError(str(error)) from error
             raise
 

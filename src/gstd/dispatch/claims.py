@@ -98,6 +98,7 @@ async def _take(
         now,
         now + timedelta(milliseconds=policy.lease_ms),
         now - timedelta(milliseconds=policy.same_device_after_ms),
+        policy.attempt_grace_ms,
     )
     return {row["offer_id"]: _claimed(dict(row), policy) for row in rows}
 
@@ -135,12 +136,15 @@ async def heartbeat(
     policy: Policy,
     now: datetime,
 ) -> list[Alive | Refusal]:
-    """Extend leases. A refusal means that the attempt is over."""
+    """Extend leases, never beyond the task's wall clock and a grace for download and upload.
+
+    A refusal means that the attempt is over.
+    """
     lease_until = now + timedelta(milliseconds=policy.lease_ms)
     rows = await connection.fetch(_sql["heartbeat"], attempts, device.device_id, lease_until, now)
-    alive = {row["id"] for row in rows}
+    alive = {row["id"]: row["lease_until"] - now for row in rows}
     return [
-        Alive(attempt_id=attempt, lease_ms=policy.lease_ms)
+        Alive(attempt_id=attempt, lease_ms=alive[attempt] // timedelta(milliseconds=1))
         if attempt in alive
         else AttemptOverError().refusal()
         for attempt in attempts

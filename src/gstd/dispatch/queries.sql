@@ -25,8 +25,9 @@ WITH item AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::smallint[])
         WITH ORDINALITY AS i (offer_id, task_id, attempt_id, bits, count, n)
 ), open AS (
-    SELECT DISTINCT ON (i.task_id) i.*, t.revision, t.job_id
-    FROM item i JOIN task t ON t.id = i.task_id
+    SELECT DISTINCT ON (i.task_id) i.*, t.revision, t.job_id,
+        $8::timestamptz + interval '1 ms' * ((j.limits ->> 'wall_ms')::integer + $11::integer) AS ends_at
+    FROM item i JOIN task t ON t.id = i.task_id JOIN job j ON j.id = t.job_id
     WHERE t.wanted > 0 AND t.available_at <= $8 AND t.deadline > $8
         AND NOT EXISTS (SELECT FROM attempt a WHERE a.offer_id = i.offer_id)
         AND NOT EXISTS (
@@ -47,9 +48,10 @@ WITH item AS (
 ), new AS (
     INSERT INTO attempt (
         id, task_id, revision, device_id, account_id, offer_id, pow_bits, pow_count,
-        pow_verified_at, state, claimed_at, lease_until
+        pow_verified_at, state, claimed_at, lease_until, ends_at
     )
-    SELECT attempt_id, task_id, revision, $6, $7, offer_id, bits, count, $8, 'running', $8, $9
+    SELECT attempt_id, task_id, revision, $6, $7, offer_id, bits, count, $8, 'running', $8,
+        least($9, ends_at), ends_at
     FROM open ORDER BY task_id
     RETURNING id, task_id, revision, offer_id
 ), logged AS (
@@ -68,9 +70,9 @@ SELECT mine.offer_id, mine.id AS attempt_id, mine.task_id, mine.revision, j.modu
 FROM mine JOIN task t ON t.id = mine.task_id JOIN job j ON j.id = t.job_id;
 
 -- name: heartbeat
-UPDATE attempt SET lease_until = $3
+UPDATE attempt SET lease_until = least($3, ends_at)
 WHERE id = ANY ($1) AND device_id = $2 AND state = 'running' AND lease_until > $4
-RETURNING id;
+RETURNING id, lease_until;
 
 -- name: attempts
 SELECT a.id AS attempt_id, a.task_id, a.revision, a.state, a.lease_until, a.signature, t.job_id,

@@ -61,6 +61,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lease_ms: Positive = 15_000
     """How long an attempt lives without a heartbeat; devices send one every third of it."""
 
+    attempt_grace_ms: Positive = 60_000
+    """How much longer than the task's wall clock an attempt may live: download, queue, upload."""
+
     max_retries: Annotated[int, Meta(ge=0)] = 3
     retry_delays_ms: tuple[int, ...] = (1_000, 5_000, 30_000)
     max_wrong_results: Positive = 5

@@ -185,13 +185,15 @@ CREATE FUNCTION ledger.grant_test_credits(
     p_ref uuid, p_owner uuid, p_amount bigint, p_at timestamptz
 ) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM ledger.transfer WHERE kind = 'grant' AND ref = p_ref) THEN
-        RETURN false;
-    END IF;
     PERFORM ledger.open_accounts(
         ARRAY[NULL, p_owner], ARRAY['issued', 'available']::ledger.account_kind[],
         ARRAY['TEST', 'TEST']::ledger.asset[]
     );
+    PERFORM 1 FROM ledger.account
+    WHERE owner = p_owner AND kind = 'available' AND asset = 'TEST' FOR NO KEY UPDATE;
+    IF EXISTS (SELECT FROM ledger.transfer WHERE kind = 'grant' AND ref = p_ref) THEN
+        RETURN false;
+    END IF;
     PERFORM ledger.post(ARRAY[ROW(
         'grant', p_ref, 0, 'TEST',
         ledger.account_id(NULL, 'issued', 'TEST'), ledger.account_id(p_owner, 'available', 'TEST'),

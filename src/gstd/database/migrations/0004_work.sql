@@ -103,6 +103,7 @@ CREATE TABLE attempt (
     verdict text,
     claimed_at timestamptz NOT NULL,
     lease_until timestamptz NOT NULL,
+    ends_at timestamptz NOT NULL, -- no heartbeat extends the lease beyond it
     submitted_at timestamptz,
     decided_at timestamptz,
     reason text,
@@ -114,6 +115,7 @@ CREATE TABLE attempt (
     output_bytes integer,
     stderr_hash bytea,
     signature bytea,
+    CHECK (lease_until <= ends_at),
     CHECK (state NOT IN ('submitted', 'accepted', 'rejected')
         OR (result_hash IS NOT NULL AND signature IS NOT NULL AND submitted_at IS NOT NULL))
 ) WITH (fillfactor = 80);

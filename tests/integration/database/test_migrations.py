@@ -1,0 +1,115 @@
+"""Migrations: each file once, in order, by whoever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from gstd.database import migrate as migrating
+from gstd.database.connection import APP_ROLE, Database, DatabaseUnavailableError
+from gstd.database.migrate import Migration, MigrationMismatchError, migrate, migrations
+from gstd.database.provision import OWNER_ROLE, provision
+from gstd.embedded.postgres import PostgresAddress
+from tests.conftest import PASSWORD
+
+NAMES = [migration.name for migration in migrations()]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def owner_url(cluster: PostgresAddress) -> AsyncIterator[str]:
+    """An empty database of the owner."""
+    name = f"empty_{uuid4().hex}"
+    await provision(
+        cluster.dsn(), owner_password=PASSWORD, app_password=PASSWORD, database=name
+    )
+    yield cluster.dsn(name, OWNER_ROLE, PASSWORD)
+    admin = await asyncpg.connect(cluster.dsn())
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+async def applied(url: str) -> list[str]:
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch("SELECT name FROM schema_migration ORDER BY version")
+    await connection.close()
+    return [row["name"] for row in rows]
+
+
+async def test_an_empty_database_gets_every_file_in_order(owner_url: str) -> None:
+    assert await migrate(owner_url) == NAMES
+    assert await applied(owner_url) == NAMES
+
+
+async def test_migrating_twice_changes_nothing(owner_url: str) -> None:
+    await migrate(owner_url)
+    assert await migrate(owner_url) == []
+    assert await applied(owner_url) == NAMES
+
+
+async def test_of_many_at_once_one_migrates_and_the_others_wait(owner_url: str) -> None:
+    results = await asyncio.gather(*(migrate(owner_url) for _ in range(4)))
+    assert sorted(results) == [[], [], [], NAMES]
+    assert await applied(owner_url) == NAMES
+
+
+async def test_a_file_that_changed_after_it_was_applied_is_refused(
+    owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(owner_url)
+    first, *rest = migrations()
+    other = Migration(first.version, first.name, first.sql + "\n-- changed")
+    monkeypatch.setattr(migrating, "migrations", lambda: [other, *rest])
+    with pytest.raises(MigrationMismatchError, match="changed"):
+        await migrate(owner_url)
+
+
+async def test_a_database_newer_than_this_code_is_refused(
+    owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(owner_url)
+    older = migrations()[:-1]
+    monkeypatch.setattr(migrating, "migrations", lambda: older)
+    with pytest.raises(MigrationMismatchError, match=str(len(NAMES))):
+        await migrate(owner_url)
+
+
+async def test_a_file_that_fails_leaves_what_was_before_it_and_nothing_of_itself(
+    owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Migration(1, "0001_good.sql", "CREATE TABLE good ();")
+    bad = Migration(2, "0002_bad.sql", "CREATE TABLE half (); SELECT 1 / 0;")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrating, "migrations", lambda: [good, bad])
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await migrate(owner_url)
+    assert await applied(owner_url) == ["0001_good.sql"]
+    connection = await asyncpg.connect(owner_url)
+    assert await connection.fetchval("SELECT to_regclass('good') IS NOT NULL")
+    assert await connection.fetchval("SELECT to_regclass('half') IS NULL")
+    await connection.close()
+
+
+async def test_a_server_that_is_away_is_said_to_be_unavailable(owner_url: str) -> None:
+    nowhere = owner_url.partition("?")[0] + "?host=%2Fnowhere&port=5432"
+    with pytest.raises(DatabaseUnavailableError):
+        await migrate(nowhere)
+    with pytest.raises(DatabaseUnavailableError):
+        await Database.connect(nowhere)
+
+
+async def test_provisioning_twice_changes_only_the_passwords(
+    cluster: PostgresAddress, owner_url: str
+) -> None:
+    await migrate(owner_url)
+    name = owner_url.partition("?")[0].rpartition("/")[2]
+    await provision(
+        cluster.dsn(), owner_password=PASSWORD, app_password=PASSWORD, database=name
+    )
+    assert await applied(owner_url) == NAMES
+    app = await Database.connect(cluster.dsn(name, APP_ROLE, PASSWORD))
+    await app.close()

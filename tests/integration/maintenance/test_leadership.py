@@ -1,0 +1,58 @@
+"""One leader at a time, by a lease with a term."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gstd.database.connection import Database
+from gstd.kernel.clock import ManualClock
+from gstd.maintenance.leadership import LEASE_S, Leadership
+
+
+async def test_the_first_leads_and_keeps_leading_in_one_term(
+    database: Database, clock: ManualClock
+) -> None:
+    first, second = Leadership(database, clock), Leadership(database, clock)
+    assert await first.lead() == 1
+    assert await second.lead() is None
+    for _ in range(3):
+        clock.advance(seconds=LEASE_S - 1)
+        assert await first.lead() == 1
+        assert await second.lead() is None
+
+
+async def test_a_leader_that_died_is_followed_in_the_next_term(
+    database: Database, clock: ManualClock
+) -> None:
+    first, second = Leadership(database, clock), Leadership(database, clock)
+    await first.lead()
+    clock.advance(seconds=LEASE_S)
+    assert await second.lead() == 2
+    assert await first.lead() is None
+    clock.advance(seconds=LEASE_S)
+    assert await first.lead() == 3
+
+
+async def test_who_resigns_is_followed_at_once(database: Database, clock: ManualClock) -> None:
+    first, second = Leadership(database, clock), Leadership(database, clock)
+    await first.lead()
+    await second.resign()
+    assert await second.lead() is None
+    await first.resign()
+    assert await second.lead() == 2
+    await first.resign()
+    assert await second.lead() == 2
+
+
+async def test_of_many_at_once_one_leads(database: Database, clock: ManualClock) -> None:
+    people = [Leadership(database, clock) for _ in range(10)]
+    terms = await asyncio.gather(*(one.lead() for one in people))
+    assert sorted(terms, key=str) == [1] + [None] * 9
+
+
+async def test_two_kinds_of_work_have_their_own_leaders(
+    database: Database, clock: ManualClock
+) -> None:
+    first, second = Leadership(database, clock, "a"), Leadership(database, clock, "b")
+    assert await first.lead() == 1
+    assert await second.lead() == 1
