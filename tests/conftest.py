@@ -91,7 +91,12 @@ def _started() -> PostgresAddress:
 def pytest_configure_node(node: Any) -> None:
     """The xdist controller starts the one server and tells its workers."""
     address = _started()
-    node.workerinput["cluster"] = (address.host, address.port, address.user, address.password)
+    node.workerinput["cluster"] = {
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "password": address.password,
+    }
 
 
 def pytest_unconfigure() -> None:
@@ -105,7 +110,7 @@ def cluster(request: pytest.FixtureRequest) -> PostgresAddress:
     workerinput = getattr(request.config, "workerinput", None)
     if workerinput is None:
         return _started()
-    return PostgresAddress(*workerinput["cluster"])
+    return PostgresAddress(**workerinput["cluster"])
 
 
 @pytest.fixture

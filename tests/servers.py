@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
@@ -26,7 +26,7 @@ PROBE_S = 0.02
 @asynccontextmanager
 async def folder() -> AsyncIterator[Path]:
     """A private folder with a path short enough for a socket."""
-    path = Path(tempfile.mkdtemp(prefix="gstd-", dir="/tmp"))  # noqa: S108 - mkdtemp is private
+    path = Path(tempfile.mkdtemp(prefix="gstd-", dir="/tmp"))
     try:
         yield path
     finally:
@@ -81,13 +81,13 @@ async def fresh_database(cluster: PostgresAddress, name: str) -> AsyncIterator[s
         await admin.close()
 
 
-async def until(condition: Callable[[], Awaitable[T] | T], within_s: float = 5.0) -> T:
+async def until(condition: Callable[[], Any], within_s: float = 5.0) -> Any:
     """The condition's first true value. Fails the test when there is none in time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s
     while True:
         value = condition()
-        found: T = await value if isinstance(value, Awaitable) else value
+        found = await value if isinstance(value, Awaitable) else value
         if found:
             return found
         assert loop.time() < end, "the condition did not become true in time"

@@ -37,14 +37,14 @@ from gstd.protocol.work import (
     Released,
     ReleaseItem,
     ReleaseReason,
-    Submitted,
     SubmitItem,
+    Submitted,
 )
 from gstd.sandbox.inspect import inspect_module
 from gstd.tasks import jobs, views
 from gstd.tasks.advance import advance, expire_leases
 from gstd.tasks.model import Step
-from gstd.verification import referee
+from gstd.verification import runs
 from gstd.verification.results import Work, result_of
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class World:
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self.database.run(work)
 
-    async def account(self, *roles: Role, credits: int = 0) -> UUID:
+    async def account(self, *roles: Role, credits: int = 0) -> UUID:  # noqa: A002 - the word of the design
         """A new account, with test credits if asked."""
         made = await self.run(
             lambda conn: accounts.create_account(
@@ -182,9 +182,7 @@ class World:
             nonces=nonces,
         )
 
-    async def claim_all(
-        self, device: Device, task_ids: Sequence[UUID]
-    ) -> list[Claimed | Refusal]:
+    async def claim_all(self, device: Device, task_ids: Sequence[UUID]) -> list[Claimed | Refusal]:
         """Claim these tasks in one batch."""
         return await self.claim_items(
             device, [self.solved(device, task_id) for task_id in task_ids]
@@ -250,9 +248,7 @@ class World:
         """Submit results in one batch."""
         await submits.store_outputs(self.blobs, items)
         return await self.run(
-            lambda conn: submits.submit(
-                conn, device.actor, items, self.policy, self.clock.now()
-            )
+            lambda conn: submits.submit(conn, device.actor, items, self.policy, self.clock.now())
         )
 
     async def submit(
@@ -286,9 +282,7 @@ class World:
 
     async def advance(self, *task_ids: UUID) -> dict[UUID, Step]:
         """Ask again what should be of these tasks."""
-        return await self.run(
-            lambda conn: advance(conn, task_ids, self.policy, self.clock.now())
-        )
+        return await self.run(lambda conn: advance(conn, task_ids, self.policy, self.clock.now()))
 
     async def rows(self) -> dict[str, list[dict[str, Any]]]:
         """Every row that a use case could have changed."""
@@ -317,23 +311,19 @@ class World:
 
     async def referee(self, truth: Outcome | None = None, count: int = 100) -> int:
         """Let the referee find ``truth`` for every run that waits; returns how many there were."""
-        runs = await self.run(
-            lambda conn: referee.take_runs(conn, count, self.policy, self.clock.now())
+        taken = await self.run(
+            lambda conn: runs.take_runs(conn, count, self.policy, self.clock.now())
         )
-        for run in runs:
-            result = result_of(run.work(), truth or outcome())
-            await self.blobs.put((truth or outcome()).stdout)
-            await self.run(
-                lambda conn, run=run, result=result: referee.finish_run(  # type: ignore[misc]
-                    conn, run, result, self.clock.now()
-                )
+        found = truth or outcome()
+        await self.blobs.put(found.stdout)
+        ends = [runs.Finished(run, result_of(run.work(), found)) for run in taken]
+        await self.run(lambda conn: runs.record_runs(conn, ends, self.policy, self.clock.now()))
+        await self.run(
+            lambda conn: runs.judge_waiting(
+                conn, [run.id for run in taken], self.policy, self.clock.now()
             )
-            await self.run(
-                lambda conn, run=run: referee.judge_waiting(  # type: ignore[misc]
-                    conn, run.id, self.policy, self.clock.now()
-                )
-            )
-        return len(runs)
+        )
+        return len(taken)
 
     async def tasks(self, job_id: UUID) -> list[TaskView]:
         """A job's tasks with their attempts."""

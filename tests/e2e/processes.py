@@ -24,7 +24,7 @@ def gstd(
     """Start ``gstd`` with these arguments and a state folder of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "gstd.cli.main", *arguments],
-        env={**os.environ, "GSTD_STATE": str(state), **(env or {})},
+        env={**os.environ, "GSTD_STATE": str(state), "GSTD_PORT": "0", **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

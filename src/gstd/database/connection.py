@@ -72,6 +72,13 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     )
 
 
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool took it back by itself because it had closed
+        return True
+
+
 class Database:
     """A pool of connections to one PostgreSQL database."""
 
@@ -115,9 +122,8 @@ class Database:
                 try:
                     yield connection
                 except asyncpg.InterfaceError as error:
-                    # asyncpg uses this one class for a lost connection and for wrong calls. Only
-                    # here, before the pool takes it back, does the connection tell which it was.
-                    if connection.is_closed():
+                    # asyncpg uses this one class for a lost connection and for wrong calls.
+                    if _is_lost(connection):
                         raise DatabaseUnavailableError(str(error)) from error
                     raise
         except UNREACHABLE as error:

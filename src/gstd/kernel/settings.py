@@ -76,7 +76,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A device below this trust gets no offers."""
 
     referee_tries: Positive = 3
-    referee_lease_ms: Positive = 90_000
+    referee_lease_ms: Positive = 10_000
     leader_lease_ms: Positive = 10_000
     """How long a scheduler that died while it led keeps the others waiting."""
 

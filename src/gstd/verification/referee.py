@@ -3,98 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus, Hint
-from gstd.database.connection import Connection, Database, to_structs
-from gstd.database.sql import load_queries
+from gstd.database.connection import Connection, Database, DatabaseUnavailableError
 from gstd.kernel.clock import Clock
 from gstd.kernel.errors import GstdError
 from gstd.kernel.settings import Policy
-from gstd.protocol.execution import Limits, Outcome, TaskInput
 from gstd.sandbox.runner import Sandbox
-from gstd.tasks.advance import advance
-from gstd.tasks.model import Result
-from gstd.verification.results import Work, result_of
+from gstd.verification.results import result_of
+from gstd.verification.runs import (
+    Failed,
+    Finished,
+    Run,
+    judge_waiting,
+    keep_runs,
+    record_runs,
+    return_runs,
+    take_runs,
+)
 
 log = structlog.get_logger()
-_sql = load_queries("gstd.verification")
-_decode_input = msgspec.msgpack.Decoder(TaskInput).decode
+T = TypeVar("T")
 
 IDLE_S = 1.0
 """How long an idle referee waits for a hint before it looks again."""
 
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run taken from the queue; ``tries`` is its fencing token."""
-
-    id: UUID
-    tries: int
-    asked_by: UUID
-    module_hash: bytes
-    metered_hash: bytes
-    profile: str
-    input_hash: bytes
-    input: bytes
-    limits: Limits
-
-    def work(self) -> Work:
-        """What is run, in the words that results are hashed by."""
-        return Work(
-            attempt_id=self.id,
-            task_id=self.asked_by,
-            revision=0,
-            module_hash=self.module_hash,
-            metered_hash=self.metered_hash,
-            profile=self.profile,
-            input_hash=self.input_hash,
-            limits=self.limits,
-        )
-
-
-async def take_runs(connection: Connection, count: int, policy: Policy, now: datetime) -> list[Run]:
-    """Take up to ``count`` runs that wait or whose referee died, oldest first."""
-    lease_until = now + timedelta(milliseconds=policy.referee_lease_ms)
-    rows = await connection.fetch(_sql["take_runs"], now, lease_until, count)
-    return to_structs(rows, Run)
-
-
-async def finish_run(connection: Connection, run: Run, result: Result, now: datetime) -> None:
-    """Record what a run gave. A referee whose lease was lost changes nothing."""
-    await connection.execute(
-        _sql["finish_run"],
-        run.id,
-        run.tries,
-        result.result_hash,
-        result.status,
-        result.exit_code,
-        result.fuel,
-        result.output_hash,
-        result.output_bytes,
-        now,
-    )
-
-
-async def fail_run(
-    connection: Connection, run: Run, error: str, policy: Policy, now: datetime
-) -> None:
-    """Put a run back, or end it after too many tries."""
-    await connection.execute(_sql["fail_run"], run.id, run.tries, error, policy.referee_tries, now)
-
-
-async def judge_waiting(connection: Connection, run_id: UUID, policy: Policy, now: datetime) -> int:
-    """Advance every task that waits for this run; returns how many moved."""
-    rows = await connection.fetch(_sql["tasks_waiting_for"], run_id)
-    return len(await advance(connection, [row["id"] for row in rows], policy, now))
+AWAY_S = 0.5
+"""How long it waits while the database is away."""
 
 
 class Referee:
-    """Runs the queue in ``slots`` children at a time until it is cancelled."""
+    """Runs the queue in ``slots`` children at a time until it is cancelled.
+
+    What ends while an earlier record is being written is recorded together in the next one.
+    """
 
     def __init__(
         self,
@@ -113,60 +62,89 @@ class Referee:
         self._policy = policy
         self._clock = clock
         self._slots = slots
+        self._waiting: asyncio.Queue[Run] = asyncio.Queue(maxsize=slots)
+        self._ended: asyncio.Queue[Finished | Failed] = asyncio.Queue()
+        self._held: dict[UUID, Run] = {}
 
     async def serve(self) -> None:
-        """Take and run until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._slots):
-                group.create_task(self._serve_slot())
+        """Take, run and record until cancelled; then give back what is not recorded."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._take())
+                group.create_task(self._beat())
+                group.create_task(self._record())
+                for _ in range(self._slots):
+                    group.create_task(self._run())
+        finally:
+            with contextlib.suppress(GstdError):
+                held = list(self._held.values())
+                await self._database.run(lambda connection: return_runs(connection, held))
 
-    async def _serve_slot(self) -> None:
+    async def _take(self) -> None:
         with self._bus.listener(Hint.REFEREE) as hint:
             while True:
-                try:
-                    if await self.run_once():
-                        continue
-                except GstdError as error:
-                    log.warning("referee_paused", code=error.code, detail=error.detail)
-                try:
-                    await asyncio.wait_for(hint.wait(), IDLE_S)
-                except TimeoutError:
-                    continue
-                finally:
-                    hint.clear()
-
-    async def run_once(self) -> bool:
-        """Take and run one piece of work; False when there was none."""
-        runs = await self._database.run(
-            lambda connection: take_runs(connection, 1, self._policy, self._clock.now())
-        )
-        for run in runs:
-            await self._run(run)
-        return bool(runs)
-
-    async def _run(self, run: Run) -> None:
-        try:
-            outcome = await self._execute(run)
-        except GstdError as error:
-            message = f"{error.code}: {error.detail}"
-            log.warning("referee_run_failed", run=str(run.id), error=message)
-            await self._database.run(
-                lambda connection: fail_run(
-                    connection, run, message, self._policy, self._clock.now()
+                hint.clear()
+                runs = await self._patiently(
+                    lambda connection: take_runs(
+                        connection, self._slots, self._policy, self._clock.now()
+                    )
                 )
-            )
-        else:
+                self._held |= {run.id: run for run in runs}
+                for run in runs:
+                    await self._waiting.put(run)
+                if not runs:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(hint.wait(), IDLE_S)
+
+    async def _beat(self) -> None:
+        """Keep what is held, a third of the lease at a time."""
+        while True:
+            await asyncio.sleep(self._policy.referee_lease_ms / 3000)
+            if self._held:
+                await self._patiently(self._keep)
+
+    async def _keep(self, connection: Connection) -> None:
+        runs = list(self._held.values())
+        await keep_runs(connection, runs, self._policy, self._clock.now())
+
+    async def _run(self) -> None:
+        while True:
+            run = await self._waiting.get()
+            self._ended.put_nowait(await self._execute(run))
+
+    async def _execute(self, run: Run) -> Finished | Failed:
+        try:
+            module = await self._blobs.get(run.metered_hash)
+            outcome = await self._sandbox.run(module, run.task_input(), run.limits)
             await self._blobs.put(outcome.stdout)
-            result = result_of(run.work(), outcome)
-            await self._database.run(
-                lambda connection: finish_run(connection, run, result, self._clock.now())
-            )
-        # The run is committed before tasks are locked: see ``ask_referee``.
-        await self._database.run(
-            lambda connection: judge_waiting(connection, run.id, self._policy, self._clock.now())
+        except GstdError as error:
+            log.warning("referee_run_failed", run=str(run.id), code=error.code, detail=error.detail)
+            return Failed(run, f"{error.code}: {error.detail}")
+        return Finished(run, result_of(run.work(), outcome))
+
+    async def _record(self) -> None:
+        while True:
+            ends = [await self._ended.get()]
+            while not self._ended.empty():
+                ends.append(self._ended.get_nowait())
+            await self._record_batch(ends)
+
+    async def _record_batch(self, ends: list[Finished | Failed]) -> None:
+        ids = [end.run.id for end in ends]
+        await self._patiently(
+            lambda connection: record_runs(connection, ends, self._policy, self._clock.now())
+        )
+        for run_id in ids:
+            del self._held[run_id]
+        await self._patiently(
+            lambda connection: judge_waiting(connection, ids, self._policy, self._clock.now())
         )
         await self._bus.publish(Hint.OUTBOX, Hint.QUEUE, Hint.TASKS)
 
-    async def _execute(self, run: Run) -> Outcome:
-        module = await self._blobs.get(run.metered_hash)
-        return await self._sandbox.run(module, _decode_input(run.input), run.limits)
+    async def _patiently(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run in a transaction of its own, however long the database is away."""
+        while True:
+            try:
+                return await self._database.run(work)
+            except DatabaseUnavailableError:
+                await asyncio.sleep(AWAY_S)

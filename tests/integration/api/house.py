@@ -11,6 +11,7 @@ from uuid import UUID
 
 import httpx2
 import msgspec
+from tests.servers import in_own_task, until
 
 from gstd.accounts import service as accounts
 from gstd.api.app import build_app
@@ -30,9 +31,8 @@ from gstd.protocol.work import Claimed, ClaimItem, Offer, OffersRequest, SubmitI
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk import Client, DeviceClient, Pacing
 from gstd.tasks import jobs
-from gstd.verification import referee
+from gstd.verification import runs
 from gstd.verification.results import Work, result_of
-from tests.servers import in_own_task
 
 URL = "http://127.0.0.1:8420"
 MODULE = Path(__file__).parents[3] / "examples" / "mandelbrot" / "mandelbrot.wasm"
@@ -72,24 +72,22 @@ class House:
         self._module_id: str | None = None
         self._starts = count(step=1000)
 
-    async def person(self, *roles: Role, credits: int = 0) -> Person:
+    async def person(self, *roles: Role, credit: int = 0) -> Person:
         """A new account of these roles, with test credits if asked."""
         now = SystemClock().now()
         made = await self.platform.database.run(
             lambda conn: accounts.create_account(conn, "somebody", roles or [Role.REQUESTER], now)
         )
-        if credits:
+        if credit:
             await self.platform.database.run(
-                lambda conn: ledger.grant_test_credits(
-                    conn, new_id(), made.account.id, credits, now
-                )
+                lambda conn: ledger.grant_test_credits(conn, new_id(), made.account.id, credit, now)
             )
         client = Client(URL, made.api_key, pacing=ONCE, http=self.transport)
         return Person(made.account.id, made.api_key, client)
 
     async def requester(self) -> Person:
         """A requester with test credits."""
-        return await self.person(Role.REQUESTER, credits=CREDITS)
+        return await self.person(Role.REQUESTER, credit=CREDITS)
 
     async def device(self, owner: Person | None = None) -> Device:
         """A new device of a new worker, enrolled over HTTP."""
@@ -142,19 +140,11 @@ class House:
         now = SystemClock().now()
         result = truth or outcome()
         await self.platform.blobs.put(result.stdout)
-        runs = await database.run(lambda conn: referee.take_runs(conn, 1000, policy, now))
-        for run in runs:
-            found = result_of(run.work(), result)
-            await database.run(
-                lambda conn, run=run, found=found: referee.finish_run(  # type: ignore[misc]
-                    conn, run, found, now
-                )
-            )
-            await database.run(
-                lambda conn, run=run: referee.judge_waiting(  # type: ignore[misc]
-                    conn, run.id, policy, now
-                )
-            )
+        taken = await database.run(lambda conn: runs.take_runs(conn, 1000, policy, now))
+        ends = [runs.Finished(run, result_of(run.work(), result)) for run in taken]
+        await database.run(lambda conn: runs.record_runs(conn, ends, policy, now))
+        ids = [run.id for run in taken]
+        await database.run(lambda conn: runs.judge_waiting(conn, ids, policy, now))
 
     async def end_jobs(self) -> None:
         """Leave no task to the next test."""
@@ -168,12 +158,20 @@ class House:
             )
 
     async def number_events(self) -> None:
-        """What the scheduler does with the outbox."""
+        """What the scheduler does with the outbox, until it is empty."""
         platform = self.platform
         scheduler = Scheduler(
             platform.database, platform.blobs, platform.bus, platform.policy, platform.clock
         )
-        await scheduler.number_events()
+
+        async def all_numbered() -> bool:
+            await scheduler.number_events()
+            async with platform.database.connection() as connection:
+                left: int = await connection.fetchval("SELECT count(*) FROM event_outbox")
+                return left == 0
+
+        # A transaction that runs in another database of the server holds the numbering back.
+        await until(all_numbered)
 
 
 def outcome(stdout: bytes = RIGHT) -> Outcome:

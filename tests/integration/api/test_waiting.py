@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.integration.api.house import House, Person, bearer, open_house, solved
+from tests.servers import until
 
 from gstd.protocol.types import Role
 from gstd.protocol.work import OffersRequest
 from gstd.sandbox.profile import PROFILE
-from tests.integration.api.house import House, Person, bearer, open_house, solved
-from tests.servers import until
 
 MOMENT_S = 0.5
 """Well below the interval at which waiting devices look without a hint."""
@@ -34,7 +34,7 @@ async def house(
 
 
 @pytest.fixture
-def looks(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def looks(house: House, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many devices each look at the queue was for."""
     maker = house.platform.matchmaker
     real = maker._look
@@ -45,7 +45,7 @@ def looks(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         await real()
 
     monkeypatch.setattr(maker, "_look", look)
-    yield seen
+    return seen
 
 
 async def all_wait(house: House, count: int) -> None:

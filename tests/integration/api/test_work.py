@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from tests.integration.api.house import REWARD, House, codes, outcome, signed, solved
 
 from gstd.dispatch import claims, submits
 from gstd.ledger import service as ledger
@@ -23,7 +24,6 @@ from gstd.protocol.work import (
 )
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk import ApiError
-from tests.integration.api.house import REWARD, House, codes, outcome, signed, solved
 
 
 async def test_offers_become_claims_become_results_become_money(house: House) -> None:
@@ -94,9 +94,7 @@ async def test_a_batch_of_64_has_one_outcome_per_item_in_order(house: House) -> 
     answers = await device.client.submits(
         [bad[n][0] if n in bad else item for n, item in enumerate(results)]
     )
-    assert codes(answers) == [
-        bad[n][1] if n in bad else "Submitted" for n in range(len(results))
-    ]
+    assert codes(answers) == [bad[n][1] if n in bad else "Submitted" for n in range(len(results))]
     assert (await person.client.job(job.id)).counts.verifying == len(results) - 5
 
 
@@ -105,7 +103,7 @@ async def test_a_batch_beyond_64_or_empty_is_refused(house: House) -> None:
     for attempts in ([], [uuid4()] * 65):
         body = HeartbeatsRequest(attempts=attempts)
         with pytest.raises(ApiError) as refusal:
-            await device.client._post(Any, "/work/heartbeats", body)  # type: ignore[arg-type]
+            await device.client._post(Any, "/work/heartbeats", body)
         assert (refusal.value.status, refusal.value.code) == (400, "invalid_input")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -52,4 +51,4 @@ async def test_two_stores_over_one_folder_share_their_bytes(tmp_path: Path) -> N
 
 async def test_the_folder_is_made_and_belongs_to_its_user_alone(tmp_path: Path) -> None:
     Blobs.open(f"file://{tmp_path}/deep/er")
-    assert (os.stat(tmp_path / "deep" / "er").st_mode & 0o777) == 0o700
+    assert ((tmp_path / "deep" / "er").stat().st_mode & 0o777) == 0o700

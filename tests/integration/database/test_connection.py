@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.servers import Wire, until
 
 from gstd.database.connection import (
     APP_ROLE,
@@ -15,8 +16,6 @@ from gstd.database.connection import (
     DatabaseUnavailableError,
 )
 from gstd.database.provision import OWNER_ROLE
-from gstd.embedded.postgres import PostgresAddress
-from tests.servers import Wire, until
 
 FORBIDDEN = [
     "CREATE TABLE mine ()",
@@ -59,7 +58,7 @@ async def test_the_applications_role_reads_the_ledger_and_calls_its_functions(
 
 
 async def test_a_shared_login_runs_as_the_applications_role(
-    cluster: PostgresAddress, database_urls: dict[str, str]
+    database_urls: dict[str, str],
 ) -> None:
     shared = await Database.connect(database_urls["superuser"], role=APP_ROLE)
     try:
@@ -72,10 +71,12 @@ async def test_a_shared_login_runs_as_the_applications_role(
 
 
 async def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
+    async def half(connection: Connection) -> None:
+        await _add_account(connection)
+        raise LookupError
+
     with pytest.raises(LookupError):
-        async with database.transaction() as connection:
-            await _add_account(connection)
-            raise LookupError
+        await database.run(half)
     async with database.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM account") == 0
 

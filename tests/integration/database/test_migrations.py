@@ -9,13 +9,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
+from tests.conftest import PASSWORD
 
 from gstd.database import migrate as migrating
 from gstd.database.connection import APP_ROLE, Database, DatabaseUnavailableError
 from gstd.database.migrate import Migration, MigrationMismatchError, migrate, migrations
 from gstd.database.provision import OWNER_ROLE, provision
 from gstd.embedded.postgres import PostgresAddress
-from tests.conftest import PASSWORD
 
 NAMES = [migration.name for migration in migrations()]
 
@@ -24,9 +24,7 @@ NAMES = [migration.name for migration in migrations()]
 async def owner_url(cluster: PostgresAddress) -> AsyncIterator[str]:
     """An empty database of the owner."""
     name = f"empty_{uuid4().hex}"
-    await provision(
-        cluster.dsn(), owner_password=PASSWORD, app_password=PASSWORD, database=name
-    )
+    await provision(cluster.dsn(), owner_password=PASSWORD, app_password=PASSWORD, database=name)
     yield cluster.dsn(name, OWNER_ROLE, PASSWORD)
     admin = await asyncpg.connect(cluster.dsn())
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -107,9 +105,7 @@ async def test_provisioning_twice_changes_only_the_passwords(
 ) -> None:
     await migrate(owner_url)
     name = owner_url.partition("?")[0].rpartition("/")[2]
-    await provision(
-        cluster.dsn(), owner_password=PASSWORD, app_password=PASSWORD, database=name
-    )
+    await provision(cluster.dsn(), owner_password=PASSWORD, app_password=PASSWORD, database=name)
     assert await applied(owner_url) == NAMES
     app = await Database.connect(cluster.dsn(name, APP_ROLE, PASSWORD))
     await app.close()

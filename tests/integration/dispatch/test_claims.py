@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+from tests.world import Device, World, outcome
 
 from gstd.dispatch import claims
 from gstd.kernel.errors import Refusal
@@ -14,7 +15,7 @@ from gstd.proof_of_work.challenge import Challenge
 from gstd.proof_of_work.solver import solve
 from gstd.protocol.types import Role, Tier
 from gstd.protocol.work import Alive, Claimed, ClaimItem, ReleaseReason
-from tests.world import Device, World, outcome
+from gstd.tasks.errors import AttemptNotFoundError
 
 
 async def claim_items(world: World, device: Device, items: list[ClaimItem]) -> list[str]:
@@ -245,8 +246,8 @@ async def test_a_module_is_given_only_to_a_device_that_holds_an_attempt_at_it(
 
     assert (await ask(device, claimed.metered_hash)).hex() == claimed.metered_hash
     for who, module in ((stranger, claimed.metered_hash), (device, "00" * 32), (device, "zz")):
-        with pytest.raises(claims.AttemptNotFoundError):
+        with pytest.raises(AttemptNotFoundError):
             await ask(who, module)
     await world.submit(device, claimed)
-    with pytest.raises(claims.AttemptNotFoundError):
+    with pytest.raises(AttemptNotFoundError):
         await ask(device, claimed.metered_hash)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import msgspec
 import pytest_asyncio
+from tests.world import SECRET, Device, World, outcome
 
 from gstd.bus.bus import Bus
 from gstd.dispatch.matchmaker import Matchmaker
@@ -14,7 +16,6 @@ from gstd.protocol.execution import Limits
 from gstd.protocol.types import Priority, Role, Tier
 from gstd.protocol.work import Claimed, ClaimItem, Offer, OffersRequest, OffersResponse
 from gstd.sandbox.profile import PROFILE
-from tests.world import SECRET, Device, World, outcome
 
 MIN_REWARD = "1000000"
 
@@ -75,19 +76,13 @@ async def test_urgent_jobs_come_first_then_earlier_deadlines(
     world: World, maker: Matchmaker
 ) -> None:
     now = world.clock.now()
-    later, sooner = [now.replace(microsecond=0) + days for days in _days(3, 2)]
+    later, sooner = now + timedelta(days=3), now + timedelta(days=2)
     low = await world.job(priority=Priority.LOW, deadline=sooner)
     late = await world.job(priority=Priority.HIGH, deadline=later)
     soon = await world.job(priority=Priority.HIGH, deadline=sooner)
     critical = await world.job(priority=Priority.CRITICAL, deadline=later)
     offers = (await ask(maker, await world.device(), free=4)).offers
     assert [offer.job_id for offer in offers] == [critical.id, soon.id, late.id, low.id]
-
-
-def _days(*numbers: int) -> list[object]:
-    from datetime import timedelta
-
-    return [timedelta(days=number) for number in numbers]
 
 
 async def test_a_task_shown_to_one_device_is_held_back_from_others(

@@ -9,11 +9,11 @@ from uuid import UUID
 from gstd.ledger.service import Funding, RefereeCharge, Settlement
 
 
-class Overdrawn(Exception):
+class OverdrawnError(Exception):
     """More would leave than is there; the whole call changes nothing."""
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """There is no such escrow."""
 
 
@@ -73,10 +73,10 @@ class Bank:
 
     def allot(self, job_id: UUID, tasks: Sequence[UUID], each: int) -> None:
         if job_id not in self.jobs:
-            raise Unknown
+            raise UnknownError
         job = self.jobs[job_id]
         if job.allotted + job.returned + each * len(tasks) > job.funded:
-            raise Overdrawn
+            raise OverdrawnError
         job.allotted += each * len(tasks)
         self.tasks.update({task: Task(job_id, each) for task in tasks})
 
@@ -90,7 +90,7 @@ class Bank:
         for item in new.values():
             need[item.task_id] = need.get(item.task_id, 0) + item.amount + item.fee
         if any(self.tasks[task].left < amount for task, amount in need.items()):
-            raise Overdrawn
+            raise OverdrawnError
         for item in new.values():
             self.tasks[item.task_id].released += item.amount
             self.tasks[item.task_id].fee += item.fee

@@ -21,13 +21,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.integration.ledger.bank import Bank, OverdrawnError, UnknownError
 
 from gstd.database.connection import Connection, Database
 from gstd.kernel.ids import new_id
 from gstd.ledger import service as ledger
 from gstd.ledger.service import Funding, RefereeCharge, Settlement
 from gstd.protocol.types import Asset
-from tests.integration.ledger.bank import Bank, Overdrawn, Unknown
 
 T = TypeVar("T")
 SCALE = int(os.environ.get("GSTD_TEST_SCALE", "1"))
@@ -56,7 +56,10 @@ class Movements(RuleBasedStateMachine):
         self.bank.available = dict.fromkeys(self.owners, 0)
         self.now = START
         for owner in self.owners:
-            self.grant(self.owners.index(owner), 100, 0)
+            self.grant(self.owners.index(owner), 200, 0)
+        self.fund([(0, 130, 0), (1, 130, 0)])
+        self.allot(1, 2, 40)
+        self.allot(2, 2, 30)
 
     @rule(owner=st.integers(0, 2), amount=small, again=picks)
     def grant(self, owner: int, amount: int, again: int) -> None:
@@ -91,9 +94,9 @@ class Movements(RuleBasedStateMachine):
         tasks = [new_id() for _ in range(count)]
         try:
             self.bank.allot(job_id, tasks, each)
-        except Overdrawn:
+        except OverdrawnError:
             error: type[Exception] = asyncpg.CheckViolationError
-        except Unknown:
+        except UnknownError:
             error = asyncpg.NoDataFoundError
         else:
             self.do(lambda conn: ledger.allot(conn, job_id, tasks, each))
@@ -125,7 +128,7 @@ class Movements(RuleBasedStateMachine):
         ]
         try:
             paid = self.bank.settle(settlements)
-        except Overdrawn:
+        except OverdrawnError:
             with pytest.raises(asyncpg.CheckViolationError):
                 self.do(lambda conn: ledger.settle(conn, settlements, self.now))
             return
@@ -134,7 +137,7 @@ class Movements(RuleBasedStateMachine):
     @precondition(lambda self: self.bank.tasks)
     @rule(items=st.lists(st.tuples(picks, picks, st.integers(0, 40)), max_size=3))
     def charge(self, items: list[tuple[int, int, int]]) -> None:
-        charges = {}
+        charges: dict[UUID, RefereeCharge] = {}
         for task, run, amount in items:
             item = RefereeCharge(
                 self.pick(list(self.bank.tasks), task),
@@ -215,7 +218,7 @@ def test_every_sequence_of_movements_agrees_with_the_model(database_urls: dict[s
 
         Here.runner, Here.database = runner, database
         try:
-            run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            run_state_machine_as_test(
                 Here,
                 settings=settings(max_examples=30 * SCALE, stateful_step_count=25, deadline=None),
             )

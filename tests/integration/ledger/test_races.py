@@ -25,7 +25,9 @@ LOCK, REWARD, FEE = 250, 100, 5
 Work = Callable[[Connection], Awaitable[object]]
 
 
-async def funded(database: Database, now: datetime, tasks: int = 2) -> tuple[UUID, UUID, list[UUID]]:
+async def funded(
+    database: Database, now: datetime, tasks: int = 2
+) -> tuple[UUID, UUID, list[UUID]]:
     """A requester, its job and the job's tasks, each of which can pay two results."""
     requester, job = new_id(), new_id()
     ids = sorted(new_id() for _ in range(tasks))
@@ -74,7 +76,7 @@ async def test_settle_refund_charge_and_vest_of_the_same_tasks_pay_at_most_once(
             charge = [RefereeCharge(tasks[0], run, 30)]
             works += [
                 lambda conn, paid=paid: ledger.settle(conn, paid, now),  # type: ignore[misc]
-                lambda conn: ledger.refund_tasks(conn, tasks, now),
+                lambda conn, tasks=tasks: ledger.refund_tasks(conn, tasks, now),  # type: ignore[misc]
                 lambda conn, charge=charge: ledger.charge_referee(conn, charge, now),  # type: ignore[misc]
                 lambda conn: ledger.vest_due(conn, now, 10),
             ]
@@ -104,7 +106,8 @@ async def test_one_attempt_settled_by_sixteen_is_paid_by_one(
         _, job, [task] = await funded(database, now, tasks=1)
         paid = [settlement(task, new_id(), new_id(), now)]
         results = await race(
-            database, [lambda conn, paid=paid: ledger.settle(conn, paid, now)] * 16  # type: ignore[misc]
+            database,
+            [lambda conn, paid=paid: ledger.settle(conn, paid, now)] * 16,  # type: ignore[misc]
         )
         assert sorted(map(len, results)) == [0] * 15 + [1]  # type: ignore[arg-type]
         money = await database.run(lambda conn, job=job: ledger.job_money(conn, job))  # type: ignore[misc]

@@ -114,8 +114,10 @@ async def test_the_application_cannot_write_the_tables(
         "UPDATE ledger.escrow SET released = 0",
         "UPDATE ledger.earning SET state = 'vested'",
         "SELECT ledger.post(ARRAY[]::ledger.posting[], now())",
-        "SELECT ledger.open_accounts(ARRAY[]::uuid[], ARRAY[]::ledger.account_kind[], "
-        "ARRAY[]::ledger.asset[])",
+        (
+            "SELECT ledger.open_accounts(ARRAY[]::uuid[], ARRAY[]::ledger.account_kind[], "
+            "ARRAY[]::ledger.asset[])"
+        ),
         "SELECT ledger.account_id(NULL, 'fee', 'TEST')",
         "SET session_replication_role = replica",
         "CREATE TABLE ledger.mine (id integer)",
@@ -147,8 +149,10 @@ SUM, NEGATIVE, FOLD, ESCROW, TASK, HELD = INVARIANTS
 TAMPERED = [
     ("UPDATE ledger.account SET balance = balance + 1 WHERE kind = 'available'", {SUM, FOLD}),
     (
-        "UPDATE ledger.account SET balance = balance + CASE WHEN id = (SELECT max(id) FROM "
-        "ledger.account WHERE kind = 'available') THEN 1 ELSE -1 END WHERE kind = 'available'",
+        (
+            "UPDATE ledger.account SET balance = balance + CASE WHEN id = (SELECT max(id) FROM "
+            "ledger.account WHERE kind = 'available') THEN 1 ELSE -1 END WHERE kind = 'available'"
+        ),
         {FOLD},
     ),
     ("DELETE FROM ledger.transfer WHERE kind = 'vest'", {SUM, FOLD, HELD}),
@@ -157,9 +161,11 @@ TAMPERED = [
     ("UPDATE ledger.transfer SET amount = amount + 1 WHERE kind = 'fund'", {SUM, FOLD, ESCROW}),
     ("UPDATE ledger.transfer SET amount = amount - 1 WHERE kind = 'referee'", {ESCROW}),
     (
-        "INSERT INTO ledger.transfer (kind, ref, asset, debit, credit, amount, at) "
-        "SELECT 'referee', gen_random_uuid(), 'TEST', f.id, i.id, 100, now() "
-        "FROM ledger.account f, ledger.account i WHERE f.kind = 'fee' AND i.kind = 'issued'",
+        (
+            "INSERT INTO ledger.transfer (kind, ref, asset, debit, credit, amount, at) "
+            "SELECT 'referee', gen_random_uuid(), 'TEST', f.id, i.id, 100, now() "
+            "FROM ledger.account f, ledger.account i WHERE f.kind = 'fee' AND i.kind = 'issued'"
+        ),
         {NEGATIVE},
     ),
     ("UPDATE ledger.job_escrow SET funded = funded + 1", {ESCROW}),

@@ -6,13 +6,18 @@ import asyncio
 
 from gstd.database.connection import Database
 from gstd.kernel.clock import ManualClock
-from gstd.maintenance.leadership import LEASE_S, Leadership
+from gstd.maintenance.leadership import Leadership
+
+LEASE_S = 10
 
 
 async def test_the_first_leads_and_keeps_leading_in_one_term(
     database: Database, clock: ManualClock
 ) -> None:
-    first, second = Leadership(database, clock), Leadership(database, clock)
+    first, second = (
+        Leadership(database, clock, LEASE_S * 1000),
+        Leadership(database, clock, LEASE_S * 1000),
+    )
     assert await first.lead() == 1
     assert await second.lead() is None
     for _ in range(3):
@@ -24,7 +29,10 @@ async def test_the_first_leads_and_keeps_leading_in_one_term(
 async def test_a_leader_that_died_is_followed_in_the_next_term(
     database: Database, clock: ManualClock
 ) -> None:
-    first, second = Leadership(database, clock), Leadership(database, clock)
+    first, second = (
+        Leadership(database, clock, LEASE_S * 1000),
+        Leadership(database, clock, LEASE_S * 1000),
+    )
     await first.lead()
     clock.advance(seconds=LEASE_S)
     assert await second.lead() == 2
@@ -34,7 +42,10 @@ async def test_a_leader_that_died_is_followed_in_the_next_term(
 
 
 async def test_who_resigns_is_followed_at_once(database: Database, clock: ManualClock) -> None:
-    first, second = Leadership(database, clock), Leadership(database, clock)
+    first, second = (
+        Leadership(database, clock, LEASE_S * 1000),
+        Leadership(database, clock, LEASE_S * 1000),
+    )
     await first.lead()
     await second.resign()
     assert await second.lead() is None
@@ -45,7 +56,7 @@ async def test_who_resigns_is_followed_at_once(database: Database, clock: Manual
 
 
 async def test_of_many_at_once_one_leads(database: Database, clock: ManualClock) -> None:
-    people = [Leadership(database, clock) for _ in range(10)]
+    people = [Leadership(database, clock, LEASE_S * 1000) for _ in range(10)]
     terms = await asyncio.gather(*(one.lead() for one in people))
     assert sorted(terms, key=str) == [1] + [None] * 9
 
@@ -53,6 +64,9 @@ async def test_of_many_at_once_one_leads(database: Database, clock: ManualClock)
 async def test_two_kinds_of_work_have_their_own_leaders(
     database: Database, clock: ManualClock
 ) -> None:
-    first, second = Leadership(database, clock, "a"), Leadership(database, clock, "b")
+    first, second = (
+        Leadership(database, clock, LEASE_S * 1000, "a"),
+        Leadership(database, clock, LEASE_S * 1000, "b"),
+    )
     assert await first.lead() == 1
     assert await second.lead() == 1

@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
+from tests.servers import until
+from tests.world import CREDITS, REWARD, World, outcome
 
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus, Hint
@@ -18,10 +20,8 @@ from gstd.kernel.clock import ManualClock
 from gstd.kernel.settings import Policy
 from gstd.maintenance.scheduler import QUIET_S, Scheduler
 from gstd.protocol.types import Role, Tier
-from gstd.verification import referee
+from gstd.verification import runs
 from gstd.verification.results import result_of
-from tests.servers import until
-from tests.world import CREDITS, REWARD, World, outcome
 
 POLICY = Policy(chunk_tasks=4)
 
@@ -43,7 +43,15 @@ def scheduler(world: World, bus: Bus) -> Scheduler:
 
 
 async def kinds(world: World, scheduler: Scheduler) -> list[str]:
-    await scheduler.number_events()
+    """Everything that happened so far."""
+
+    async def all_numbered() -> bool:
+        await scheduler.number_events()
+        count = "SELECT count(*) FROM event_outbox"
+        return bool(await world.run(lambda conn: conn.fetchval(count)) == 0)
+
+    # A transaction that runs in another database of the server holds the numbering back.
+    await until(all_numbered)
     page = await world.run(lambda conn: events.read(conn, after=0, account_id=None))
     return [event.kind for event in page.items]
 
@@ -96,9 +104,7 @@ async def test_a_large_job_is_filled_as_its_tasks_are_taken(
     await world.assert_sound()
 
 
-async def test_a_proved_result_vests_and_its_job_closes(
-    world: World, scheduler: Scheduler
-) -> None:
+async def test_a_proved_result_vests_and_its_job_closes(world: World, scheduler: Scheduler) -> None:
     job = await world.job()
     [task] = await world.tasks(job.id)
     device = await world.device()
@@ -142,9 +148,7 @@ async def test_two_schedulers_at_once_vest_and_close_once(
     for task in await world.tasks(job.id):
         await world.submit(device, await world.claim(device, task.id))
     await world.referee()
-    others = [
-        Scheduler(world.database, world.blobs, bus, POLICY, world.clock) for _ in range(3)
-    ]
+    others = [Scheduler(world.database, world.blobs, bus, POLICY, world.clock) for _ in range(3)]
     await asyncio.gather(*(one.tick() for one in [scheduler, *others]))
     assert await world.available(device.actor.account_id) == 4 * REWARD
     found = await kinds(world, scheduler)
@@ -160,10 +164,9 @@ async def test_the_reconciler_judges_a_task_whose_referees_last_step_was_lost(
     device = await world.device()
     await world.submit(device, await world.claim(device, task.id))
     now = world.clock.now()
-    [run] = await world.run(lambda conn: referee.take_runs(conn, 1, POLICY, now))
-    await world.run(
-        lambda conn: referee.finish_run(conn, run, result_of(run.work(), outcome()), now)
-    )
+    [run] = await world.run(lambda conn: runs.take_runs(conn, 1, POLICY, now))
+    end = runs.Finished(run, result_of(run.work(), outcome()))
+    await world.run(lambda conn: runs.record_runs(conn, [end], POLICY, now))
     await scheduler.reconcile()
     assert (await world.task(task.id)).state == "verifying"  # it may still come
     world.clock.advance(seconds=QUIET_S)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.world import CREDITS, REWARD, World, outcome
 
 from gstd.kernel.settings import Policy
 from gstd.ledger.errors import InsufficientFundsError
@@ -18,7 +20,6 @@ from gstd.protocol.types import Role, Tier
 from gstd.tasks.advance import expire_tasks
 from gstd.tasks.errors import InvalidJobError, JobNotFoundError, RewardTooLowError
 from gstd.tasks.jobs import close_jobs, expire_jobs, fill_jobs
-from tests.world import CREDITS, REWARD, World, outcome
 
 
 async def fill(world: World) -> int:
@@ -65,7 +66,7 @@ async def test_a_job_larger_than_the_balance_changes_nothing_at_all(world: World
     ],
 )
 async def test_a_job_that_breaks_a_rule_changes_nothing(
-    world: World, changes: dict[str, object], error: type[Exception]
+    world: World, changes: dict[str, Any], error: type[Exception]
 ) -> None:
     requester = await world.account(Role.REQUESTER, credits=CREDITS)
     await world.request()
@@ -106,8 +107,7 @@ async def test_task_rows_are_made_in_chunks_as_they_are_claimed(world: World) ->
     for expected in (256, 512, 768, 1000):
         assert await rows_of(world, job.id) == expected
         assert await allotted(world, job.id) == expected * each
-        queued = [task.id for task in await _queued(world, job.id)]
-        await world.claim_all(device, queued)
+        await world.claim_all(device, await _queued(world, job.id))
         made = await fill(world)
         assert made == min(256, 1000 - expected)
     indexes = [task.index for task in await world.tasks(job.id)]
@@ -117,11 +117,12 @@ async def test_task_rows_are_made_in_chunks_as_they_are_claimed(world: World) ->
     await world.assert_sound()
 
 
-async def _queued(world: World, job_id: UUID) -> list[object]:
+async def _queued(world: World, job_id: UUID) -> list[UUID]:
     async with world.database.connection() as conn:
-        return list(
-            await conn.fetch("SELECT id FROM task WHERE job_id = $1 AND state = 'queued'", job_id)
+        rows = await conn.fetch(
+            "SELECT id FROM task WHERE job_id = $1 AND state = 'queued'", job_id
         )
+        return [row["id"] for row in rows]
 
 
 async def test_a_job_of_a_million_tasks_posts_quickly_with_few_rows(world: World) -> None:
@@ -205,9 +206,7 @@ async def test_filling_races_cancelling_and_no_money_is_lost(world: World) -> No
         job = await world.job(requester, tasks=40)
         device = await world.device()
         await world.claim_all(device, [task.id for task in await world.tasks(job.id)])
-        await asyncio.gather(
-            fill(world), world.cancel(requester, job.id), fill(world), fill(world)
-        )
+        await asyncio.gather(fill(world), world.cancel(requester, job.id), fill(world), fill(world))
         view = await world.view(job.id)
         assert (view.state, view.counts.cancelled, view.money.locked_nano) == ("cancelled", 40, "0")
         assert await fill(world) == 0

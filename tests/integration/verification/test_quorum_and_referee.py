@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.world import CREDITS, REWARD, Device, World, outcome
+
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
 from gstd.protocol.types import Role, Tier
 from gstd.tasks.advance import referee_cost
-from gstd.verification import referee
+from gstd.verification import runs
 from gstd.verification.results import result_of
-from tests.world import CREDITS, REWARD, Device, World, outcome
 
 FUEL = 5_000_000_000
 LIES = [b"one", b"two", b"three"]
 
 
-async def take(world: World, count: int = 1) -> list[referee.Run]:
+async def take(world: World, count: int = 1) -> list[runs.Run]:
     return await world.run(
-        lambda conn: referee.take_runs(conn, count, world.policy, world.clock.now())
+        lambda conn: runs.take_runs(conn, count, world.policy, world.clock.now())
     )
 
 
-async def finish(world: World, run: referee.Run, fuel: int = 1_000, out: bytes = b"") -> None:
+async def finish(world: World, run: runs.Run, fuel: int = 1_000, out: bytes = b"") -> None:
     truth = outcome(out, fuel) if out else outcome(fuel=fuel)
     await world.blobs.put(truth.stdout)
     result = result_of(run.work(), truth)
-    await world.run(lambda conn: referee.finish_run(conn, run, result, world.clock.now()))
+    end = runs.Finished(run, result)
+    await world.run(lambda conn: runs.record_runs(conn, [end], world.policy, world.clock.now()))
 
 
-async def judge(world: World, run: referee.Run) -> int:
+async def judge(world: World, run: runs.Run) -> int:
     return await world.run(
-        lambda conn: referee.judge_waiting(conn, run.id, world.policy, world.clock.now())
+        lambda conn: runs.judge_waiting(conn, [run.id], world.policy, world.clock.now())
     )
 
 
-async def fail(world: World, run: referee.Run) -> None:
-    await world.run(
-        lambda conn: referee.fail_run(conn, run, "broken", world.policy, world.clock.now())
-    )
+async def fail(world: World, run: runs.Run) -> None:
+    end = runs.Failed(run, "broken")
+    await world.run(lambda conn: runs.record_runs(conn, [end], world.policy, world.clock.now()))
 
 
 async def submit_each(world: World, task_id: object, outputs: list[bytes]) -> list[Device]:
@@ -174,13 +175,11 @@ async def test_a_result_that_comes_while_the_referee_finishes_is_judged(world: W
         await submit_each_hashed(world, asked.id, bytes([number]) * 32)
         [run] = await take(world)
 
-        async def end(run: referee.Run = run) -> None:
+        async def end(run: runs.Run = run) -> None:
             await finish(world, run)
             await judge(world, run)
 
-        await asyncio.gather(
-            end(), submit_each_hashed(world, other.id, bytes([number]) * 32)
-        )
+        await asyncio.gather(end(), submit_each_hashed(world, other.id, bytes([number]) * 32))
         states = {(await world.task(task.id)).state for task in (asked, other)}
         assert states == {"accepted"}
     await world.assert_sound()

@@ -82,4 +82,8 @@ def test_integers_beyond_64_bits_are_refused(number: int) -> None:
 
 
 def test_a_digest_is_sha_256_of_the_bytes() -> None:
-    assert digest("x", "y") == hashlib.sha256(b"x\n\x00\x00\x00\x01y").digest() == sha256(b"x\n\0\0\0\1y")
+    assert (
+        digest("x", "y")
+        == hashlib.sha256(b"x\n\x00\x00\x00\x01y").digest()
+        == sha256(b"x\n\0\0\0\1y")
+    )

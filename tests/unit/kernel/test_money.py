@@ -71,7 +71,7 @@ def test_decimal_amounts_are_read_exactly(text: str, nano: int) -> None:
     ],
 )
 def test_anything_but_a_plain_decimal_within_the_ledger_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="GSTD|ledger"):
+    with pytest.raises(ValueError, match=r"GSTD|ledger"):
         parse_gstd(text)
 
 
@@ -89,6 +89,8 @@ def test_a_share_is_the_smallest_integer_not_below_the_exact_one(amount: int, bp
 
 
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=8), shares)
-def test_fees_of_parts_never_cost_less_than_the_fee_of_the_whole(parts: list[int], bps: int) -> None:
+def test_fees_of_parts_never_cost_less_than_the_fee_of_the_whole(
+    parts: list[int], bps: int
+) -> None:
     whole = ceil_share(sum(parts), bps)
     assert 0 <= sum(ceil_share(part, bps) for part in parts) - whole < len(parts)

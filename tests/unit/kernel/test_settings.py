@@ -59,4 +59,4 @@ def test_a_missing_or_short_secret_is_refused(secret: str | None) -> None:
 
 
 def test_a_secret_of_32_bytes_is_taken() -> None:
-    assert Settings(secret="0f" * 32).secret_bytes() == b"\x0f" * 32  # noqa: S106 - of a test
+    assert Settings(secret="0f" * 32).secret_bytes() == b"\x0f" * 32

@@ -79,9 +79,12 @@ def test_published_vectors_hold(
 
 
 def test_the_first_record_is_the_published_one() -> None:
-    assert challenge(1, W48, 20, 1).record() == (
-        f"gstd-pow/1\n00000000-0000-4000-8000-000000000001\n{TASK}\n{W48}\n20\n1\n1767225600\n"
-    ).encode()
+    assert (
+        challenge(1, W48, 20, 1).record()
+        == (
+            f"gstd-pow/1\n00000000-0000-4000-8000-000000000001\n{TASK}\n{W48}\n20\n1\n1767225600\n"
+        ).encode()
+    )
 
 
 def test_the_solver_finds_the_fifth_vector() -> None:

@@ -76,6 +76,10 @@ class History:
         """Attempts that ended so."""
         return [item for item in self.attempts if item.verdict in verdicts]
 
+    def is_in(self, state: TaskState) -> bool:
+        """Whether the task is in this state now."""
+        return self.task.state is state
+
     @property
     def is_final(self) -> bool:
         return bool(self.steps) and self.steps[-1].is_final
@@ -167,14 +171,14 @@ class History:
             available_at=step.available_at or self.task.available_at,
         )
         for item in step.decisions:
-            self._replace(
-                item.attempt, state=item.state, verdict=item.verdict, decided_at=self.now
-            )
+            self._replace(item.attempt, state=item.state, verdict=item.verdict, decided_at=self.now)
         self.steps.append(step)
 
     def in_favour(self) -> int:
         """The largest number of equal results that are not decided yet."""
-        hashes = [item.result.result_hash for item in self.of(AttemptState.SUBMITTED) if item.result]
+        hashes = [
+            item.result.result_hash for item in self.of(AttemptState.SUBMITTED) if item.result
+        ]
         return max(map(hashes.count, hashes), default=0)
 
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.unit.tasks.history import OPEN, POLICY, TRUTH, History, numbers
 
 from gstd.protocol.types import Tier
 from gstd.tasks.model import (
@@ -26,7 +27,6 @@ from gstd.tasks.model import (
     TaskState,
     Verdict,
 )
-from tests.unit.tasks.history import OPEN, POLICY, TRUTH, History, numbers
 
 SCALE = int(os.environ.get("GSTD_TEST_SCALE", "1"))
 DELAYS = [timedelta(milliseconds=delay) for delay in POLICY.retry_delays_ms]
@@ -200,6 +200,6 @@ class Life(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("steps", [12, 40])
 def test_every_life_keeps_the_promises(steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Life, settings=settings(max_examples=150 * SCALE, stateful_step_count=steps, deadline=None)
     )

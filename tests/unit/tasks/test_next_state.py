@@ -7,6 +7,7 @@ from itertools import product
 
 import msgspec
 import pytest
+from tests.unit.tasks.history import START, TRUTH, History, numbers
 
 from gstd.kernel.settings import Policy
 from gstd.protocol.types import Tier
@@ -17,7 +18,6 @@ from gstd.tasks.model import (
     TaskState,
     Verdict,
 )
-from tests.unit.tasks.history import START, TRUTH, History, numbers
 
 LIE, OTHER_LIE, THIRD_LIE = 1, 2, 3
 FAULTY = [Verdict.LEASE_EXPIRED, Verdict.HOST_FAULT, Verdict.WALL_CLOCK]
@@ -33,10 +33,10 @@ def test_final_and_blocked_tasks_stay_as_they_are(state: TaskState) -> None:
 def test_a_result_of_tier_full_waits_for_the_referee_and_is_paid_when_it_agrees() -> None:
     history = History(Tier.FULL, 1)
     history.submit(history.claim(), TRUTH)
-    assert history.task.state is TaskState.VERIFYING
+    assert history.is_in(TaskState.VERIFYING)
     assert history.steps[-1].needs_referee
     history.referee(RunState.DONE)
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
     [paid] = history.steps[-1].accepted
     assert paid.verdict is Verdict.PROVED
 
@@ -48,13 +48,13 @@ def test_three_faults_are_retried_at_1_5_and_30_s_and_the_fourth_ends_the_task(
     history = History(Tier.FULL, 1)
     for verdict, delay in zip(verdicts[:3], (1, 5, 30), strict=True):
         history.end(history.claim(), verdict)
-        assert history.task.state is TaskState.QUEUED
+        assert history.is_in(TaskState.QUEUED)
         assert history.task.available_at == history.now + timedelta(seconds=delay)
         assert not history.can_be_claimed
         history.pass_time(delay)
         assert history.can_be_claimed
     history.end(history.claim(), verdicts[3])
-    assert history.task.state is TaskState.FAILED
+    assert history.is_in(TaskState.FAILED)
     assert history.task.retries == 4
 
 
@@ -76,13 +76,13 @@ def test_lies_use_up_no_retries() -> None:
         assert (history.task.state, history.task.retries) == (TaskState.QUEUED, 0)
     assert [item.verdict for item in history.attempts] == [Verdict.WRONG] * 4
     history.submit(history.claim(), TRUTH)
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
 
 
 def test_after_the_last_lie_the_referees_output_is_delivered_and_nobody_is_paid() -> None:
     history = History(Tier.FULL, 1)
     for _ in range(history.policy.max_wrong_results):
-        assert history.task.state is TaskState.QUEUED
+        assert history.is_in(TaskState.QUEUED)
         history.submit(history.claim(), LIE)
         if history.run is not None and history.run.state is RunState.QUEUED:
             history.referee(RunState.DONE)
@@ -99,9 +99,9 @@ def test_a_quorum_pays_everyone_who_agrees(quorum: int) -> None:
     attempts = [history.claim() for _ in range(quorum)]
     assert history.task.wanted == 0
     for attempt in attempts:
-        assert history.task.state is TaskState.RUNNING
+        assert history.is_in(TaskState.RUNNING)
         history.submit(attempt, LIE)  # nobody but the quorum says what is true
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
     assert len(history.steps[-1].accepted) == quorum
 
 
@@ -128,7 +128,7 @@ def test_a_three_way_split_goes_to_the_referee() -> None:
     history.submit(history.claim(), TRUTH)
     assert history.steps[-1].needs_referee
     history.referee(RunState.DONE)
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
     assert numbers(history.of(AttemptState.ACCEPTED)) == [TRUTH]
     assert len(history.with_verdict(Verdict.WRONG)) == 2
 
@@ -142,7 +142,7 @@ def test_a_split_of_lies_leaves_one_attempt_to_find_the_truth() -> None:
     history.referee(RunState.DONE)
     assert (history.task.state, history.task.wanted) == (TaskState.QUEUED, 1)
     history.submit(history.claim(), TRUTH)
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
 
 
 @pytest.mark.parametrize("tier", [(Tier.FULL, 1), (Tier.QUORUM, 2)])
@@ -155,7 +155,7 @@ def test_a_referee_that_cannot_run_it_ends_the_task_and_blames_nobody(
         history.submit(attempt, number)
     history.cancel()
     history.referee(RunState.FAILED)
-    assert history.task.state is TaskState.FAILED
+    assert history.is_in(TaskState.FAILED)
     assert {item.verdict for item in history.attempts} == {Verdict.UNPROVEN}
 
 
@@ -173,17 +173,17 @@ def test_a_task_without_results_ends_when_cancelled_or_late(
         history.cancel()
     else:
         history.pass_time(3600)
-    assert history.task.state is state
+    assert history.is_in(state)
     assert {item.verdict for item in history.attempts} <= {Verdict.TASK_ENDED}
 
 
 def test_the_deadline_itself_is_too_late() -> None:
     history = History(Tier.FULL, 1)
     history.pass_time(3599.999)
-    assert history.task.state is TaskState.QUEUED
+    assert history.is_in(TaskState.QUEUED)
     history.pass_time(0.001)
     assert history.now == START + timedelta(hours=1)
-    assert history.task.state is TaskState.EXPIRED
+    assert history.is_in(TaskState.EXPIRED)
 
 
 def test_a_result_that_waits_for_its_verdict_is_still_paid_after_a_cancel() -> None:
@@ -191,16 +191,16 @@ def test_a_result_that_waits_for_its_verdict_is_still_paid_after_a_cancel() -> N
     history.submit(history.claim(), TRUTH)
     history.cancel()
     history.pass_time(7200)
-    assert history.task.state is TaskState.VERIFYING
+    assert history.is_in(TaskState.VERIFYING)
     history.referee(RunState.DONE)
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
     assert len(history.steps[-1].accepted) == 1
 
 
 def test_an_incomplete_quorum_goes_to_the_referee_at_the_deadline() -> None:
     history = History(Tier.QUORUM, 3)
     history.submit(history.claim(), TRUTH)
-    assert history.task.state is TaskState.QUEUED
+    assert history.is_in(TaskState.QUEUED)
     history.pass_time(3600)
     assert history.steps[-1].needs_referee
     history.referee(RunState.DONE)
@@ -212,13 +212,13 @@ def test_work_known_before_is_judged_at_once() -> None:
     history.submit(history.claim(), LIE)
     history.referee(RunState.DONE)
     history.submit(history.claim(), TRUTH)
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
 
 
 def test_a_quorum_goes_on_when_the_referee_once_could_not_run_the_same_work() -> None:
     history = History(Tier.QUORUM, 2)
     history.know(RunState.FAILED)
     history.submit(history.claim(), TRUTH)
-    assert history.task.state is TaskState.QUEUED
+    assert history.is_in(TaskState.QUEUED)
     history.submit(history.claim(), TRUTH)
-    assert history.task.state is TaskState.ACCEPTED
+    assert history.is_in(TaskState.ACCEPTED)
