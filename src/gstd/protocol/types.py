@@ -10,7 +10,7 @@ from msgspec import Meta
 Nano = Annotated[str, Meta(pattern=r"^[0-9]{1,19}$", examples=["1500000000"])]
 """An amount in nano. JSON carries it as a string, because 2^53 nano are only 9 million GSTD."""
 
-HexHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+HexHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", min_length=64, max_length=64)]
 """A SHA-256 or an Ed25519 public key, 64 lower-case hexadecimal digits."""
 
 NAME = r"^[^\x00-\x1f\x7f]+$"

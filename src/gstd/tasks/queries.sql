@@ -30,11 +30,15 @@ WHERE j.id = $1;
 UPDATE job SET made = made + $2 WHERE id = $1;
 
 -- name: lock_tasks
+SELECT FROM task WHERE id = ANY ($1) AND state IN ('queued', 'running', 'verifying')
+ORDER BY id FOR NO KEY UPDATE;
+
+-- name: locked_tasks
 SELECT t.id, t.job_id, j.account_id AS owner, t.state, t.wanted, t.retries, t.reason, t.revision,
     t.available_at, t.deadline, j.state = 'cancelled' AS cancelled, j.tier, j.quorum, j.reward, j.fee
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.id = ANY ($1) AND t.state IN ('queued', 'running', 'verifying')
-ORDER BY t.id FOR NO KEY UPDATE OF t;
+ORDER BY t.id;
 
 -- name: attempts_of
 SELECT a.task_id, a.id, a.device_id, a.account_id, a.state, a.verdict, a.decided_at,
@@ -43,12 +47,13 @@ FROM attempt a JOIN task t ON t.id = a.task_id AND t.revision = a.revision
 WHERE a.task_id = ANY ($1) ORDER BY a.id;
 
 -- name: runs_of
+-- A run that another task failed to get is asked for anew.
 SELECT t.id AS task_id, r.id, r.state, r.asked_by, r.result_hash, r.status, r.exit_code, r.fuel,
     r.output_hash, r.output_bytes
 FROM task t JOIN job j ON j.id = t.job_id
 JOIN referee_run r ON r.metered_hash = j.metered_hash AND r.profile = j.profile
     AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
-WHERE t.id = ANY ($1);
+WHERE t.id = ANY ($1) AND (r.state <> 'failed' OR r.asked_by = t.id);
 
 -- name: ask_referee
 -- The conflicting row is locked, so a run that ends meanwhile is either seen here or sees the task.
@@ -61,7 +66,11 @@ FROM unnest($1::uuid[], $2::uuid[]) AS n (task_id, run_id)
 JOIN task t ON t.id = n.task_id JOIN job j ON j.id = t.job_id
 ORDER BY j.metered_hash, j.profile, t.input_hash, j.limits_hash
 ON CONFLICT (metered_hash, profile, input_hash, limits_hash)
-    DO UPDATE SET tries = referee_run.tries
+    DO UPDATE SET
+        state = CASE referee_run.state WHEN 'failed' THEN 'queued' ELSE referee_run.state END,
+        tries = CASE referee_run.state WHEN 'failed' THEN 0 ELSE referee_run.tries END,
+        asked_by = CASE referee_run.state
+            WHEN 'failed' THEN excluded.asked_by ELSE referee_run.asked_by END
 RETURNING state;
 
 -- name: update_tasks

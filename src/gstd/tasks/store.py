@@ -27,8 +27,13 @@ sql = load_queries("gstd.tasks")
 
 
 async def lock_tasks(connection: Connection, task_ids: Sequence[UUID]) -> list[Task]:
-    """The tasks of these that are not final, locked in order of id."""
-    return to_structs(await connection.fetch(sql["lock_tasks"], task_ids), Task)
+    """The tasks of these that are not final, locked in order of id.
+
+    They are read after they are locked: a lock that was waited for would show its job as it was
+    before, and a cancelled job as open.
+    """
+    await connection.execute(sql["lock_tasks"], task_ids)
+    return to_structs(await connection.fetch(sql["locked_tasks"], task_ids), Task)
 
 
 async def attempts_of(
@@ -68,7 +73,7 @@ async def ask_referee(connection: Connection, task_ids: Sequence[UUID], now: dat
     """Have the work of these tasks run again. True when some of it is already known."""
     ids = [new_id() for _ in task_ids]
     rows = await connection.fetch(sql["ask_referee"], task_ids, ids, now)
-    return any(row["state"] in (RunState.DONE, RunState.FAILED) for row in rows)
+    return any(row["state"] == RunState.DONE for row in rows)
 
 
 async def write_steps(connection: Connection, steps: Mapping[UUID, Step], now: datetime) -> None:

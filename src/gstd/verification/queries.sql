@@ -2,11 +2,16 @@
 UPDATE referee_run r SET state = 'running', tries = r.tries + 1, lease_until = $2
 WHERE r.id IN (
     SELECT id FROM referee_run
-    WHERE state = 'queued' OR (state = 'running' AND lease_until <= $1)
+    WHERE state = 'queued' OR (state = 'running' AND lease_until <= $1 AND tries < $4)
     ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 RETURNING r.id, r.tries, r.asked_by, r.module_hash, r.metered_hash, r.profile, r.input_hash, r.input,
     r.limits;
+
+-- name: abandon_runs
+UPDATE referee_run SET state = 'failed', error = 'its referees died', lease_until = NULL, done_at = $1
+WHERE state = 'running' AND lease_until <= $1 AND tries >= $2
+RETURNING id;
 
 -- name: keep_runs
 UPDATE referee_run r SET lease_until = $3

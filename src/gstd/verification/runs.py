@@ -71,8 +71,14 @@ def _lease_end(policy: Policy, now: datetime) -> datetime:
 
 async def take_runs(connection: Connection, count: int, policy: Policy, now: datetime) -> list[Run]:
     """Take up to ``count`` runs that wait or whose referee died, oldest first."""
-    rows = await connection.fetch(_sql["take_runs"], now, _lease_end(policy, now), count)
+    lease_end = _lease_end(policy, now)
+    rows = await connection.fetch(_sql["take_runs"], now, lease_end, count, policy.referee_tries)
     return to_structs(rows, Run)
+
+
+async def abandon_runs(connection: Connection, policy: Policy, now: datetime) -> int:
+    """End runs that killed every referee that took them; the reconciler judges their tasks."""
+    return len(await connection.fetch(_sql["abandon_runs"], now, policy.referee_tries))
 
 
 async def keep_runs(

@@ -327,13 +327,16 @@ BEGIN
     RETURN QUERY SELECT unnest(v_new);
 END $$;
 
--- Takes what re-executing tasks cost, never more than their escrow still has. Once per run.
+-- Takes what re-executing tasks cost, never more than their escrow still has. Once per run, and
+-- one run per task in a call.
 CREATE FUNCTION ledger.charge_referee(
     p_tasks uuid[], p_runs uuid[], p_amounts bigint[], p_at timestamptz
 ) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
 DECLARE
     v_postings ledger.posting[];
 BEGIN
+    ASSERT (SELECT count(*) = count(DISTINCT task) FROM unnest(p_tasks) AS task),
+        'a task is charged for one run in a call';
     PERFORM 1 FROM ledger.escrow WHERE task_id = ANY (p_tasks) ORDER BY task_id FOR NO KEY UPDATE;
 
     WITH item AS (
