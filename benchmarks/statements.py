@@ -10,7 +10,6 @@ from typing import TypeVar
 from uuid import UUID
 
 import msgspec
-from tests.world import World, outcome
 
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, Database
@@ -21,6 +20,7 @@ from gstd.kernel.clock import ManualClock, SystemClock
 from gstd.protocol.jobs import InputRange
 from gstd.protocol.types import Tier
 from gstd.protocol.work import Claimed
+from tests.world import World, outcome
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
 from tests.e2e.processes import descendants, gstd, kill, stopping, wait_for
 
 VICTIMS = {

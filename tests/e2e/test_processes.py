@@ -13,8 +13,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from tests.e2e.processes import gstd, stopping
-from tests.world import MODULE
 
 from gstd.cli.credentials import load_credentials
 from gstd.embedded.valkey import EmbeddedValkey
@@ -22,6 +20,8 @@ from gstd.protocol.execution import Limits, TaskInput
 from gstd.protocol.jobs import JobRequest, JobView
 from gstd.protocol.types import Asset
 from gstd.sdk.client import Client
+from tests.e2e.processes import gstd, stopping
+from tests.world import MODULE
 
 TASKS = 24
 REWARD = 2_000_000

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.world import World
 
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Database
 from gstd.kernel.clock import ManualClock
+from tests.world import World
 
 
 @pytest.fixture

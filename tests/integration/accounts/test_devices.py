@@ -6,7 +6,6 @@ import asyncio
 from uuid import UUID
 
 import pytest
-from tests.world import CREDITS, Device, World, outcome
 
 from gstd.accounts import service as accounts
 from gstd.accounts.errors import (
@@ -19,6 +18,7 @@ from gstd.kernel.errors import GstdError
 from gstd.protocol.people import DeviceView, EnrolRequest
 from gstd.protocol.signing import DeviceKey, enrolment_statement
 from gstd.protocol.types import Role
+from tests.world import CREDITS, Device, World, outcome
 
 
 async def new_code(world: World, account: UUID) -> str:

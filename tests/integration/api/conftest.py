@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 import structlog
-from tests.conftest import PASSWORD
-from tests.integration.api.house import House, open_house
-from tests.servers import fresh_database, running_valkey
 
 from gstd.database.connection import APP_ROLE
 from gstd.database.provision import OWNER_ROLE
 from gstd.embedded.postgres import PostgresAddress
+from tests.conftest import PASSWORD
+from tests.integration.api.house import House, open_house
+from tests.servers import fresh_database, running_valkey
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

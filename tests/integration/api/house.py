@@ -11,7 +11,6 @@ from uuid import UUID
 
 import httpx2
 import msgspec
-from tests.servers import in_own_task, until
 
 from gstd.accounts import service as accounts
 from gstd.api.app import build_app
@@ -33,6 +32,7 @@ from gstd.sdk import Client, DeviceClient, Pacing
 from gstd.tasks import jobs
 from gstd.verification import runs
 from gstd.verification.results import Work, result_of
+from tests.servers import in_own_task, until
 
 URL = "http://127.0.0.1:8420"
 MODULE = Path(__file__).parents[3] / "examples" / "mandelbrot" / "mandelbrot.wasm"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import asyncpg
 import httpx2
-from tests.integration.api.house import URL, House, bearer, open_house, problem_of
-from tests.servers import Wire, running_valkey, until
 
 from gstd.database.migrate import latest_version
 from gstd.protocol.people import Health
+from tests.integration.api.house import URL, House, bearer, open_house, problem_of
+from tests.servers import Wire, running_valkey, until
 
 
 def parts(health: Health) -> dict[str, str]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.api.house import CREDITS, House, Person, bearer, problem_of
 
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.ids import new_id
 from gstd.ledger import service as ledger
 from gstd.protocol.jobs import JobRequest
 from gstd.tasks import jobs
+from tests.integration.api.house import CREDITS, House, Person, bearer, problem_of
 
 
 async def post(house: House, person: Person, request: JobRequest, key: str) -> Any:

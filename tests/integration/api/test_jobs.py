@@ -6,6 +6,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+
+from gstd.kernel.settings import Mode
+from gstd.protocol.execution import TaskInput
+from gstd.protocol.types import Asset, Role, Tier
+from gstd.sdk import ApiError
 from tests.integration.api.house import (
     CREDITS,
     REWARD,
@@ -18,11 +23,6 @@ from tests.integration.api.house import (
     problem_of,
     signed,
 )
-
-from gstd.kernel.settings import Mode
-from gstd.protocol.execution import TaskInput
-from gstd.protocol.types import Asset, Role, Tier
-from gstd.sdk import ApiError
 
 
 async def balance(person: Person) -> tuple[int, int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from tests.integration.api.house import MODULE, House, bearer, problem_of
 
 from gstd.protocol.execution import Limits, Outcome, TaskInput, result_hash
 from gstd.protocol.jobs import ExecuteRequest
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk import ApiError
+from tests.integration.api.house import MODULE, House, bearer, problem_of
 
 HEADER = b"\0asm\x01\0\0\0"
 UPLOAD = "/api/v1/wasm/upload?name=m"

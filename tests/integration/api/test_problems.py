@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.api.house import House, bearer, problem_of
 
 from gstd.kernel.ids import new_id
 from gstd.protocol.jobs import JobRequest
 from gstd.protocol.types import Role
 from gstd.tasks import views
+from tests.integration.api.house import House, bearer, problem_of
 
 JOBS = "/api/v1/jobs"
 

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.integration.api.house import Device, House, bearer, problem_of
 
 from gstd.protocol.people import EnrolRequest
 from gstd.protocol.signing import DeviceKey, enrolment_statement, sign_request
 from gstd.protocol.types import Role
 from gstd.sandbox.profile import PROFILE
+from tests.integration.api.house import Device, House, bearer, problem_of
 
 PATH = "/api/v1/work/offers"
 BODY = msgspec.json.encode({"profile": PROFILE})

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.integration.api.house import House, Person, bearer, open_house, solved
-from tests.servers import until
 
 from gstd.protocol.types import Role
 from gstd.protocol.work import OffersRequest
 from gstd.sandbox.profile import PROFILE
+from tests.integration.api.house import House, Person, bearer, open_house, solved
+from tests.servers import until
 
 MOMENT_S = 0.5
 """Well below the interval at which waiting devices look without a hint."""

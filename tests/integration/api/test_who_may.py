@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from tests.integration.api.house import Device, House, Person, bearer, problem_of
 
 from gstd.api.app import build_app
 from gstd.kernel.settings import Settings
 from gstd.protocol.signing import sign_request
 from gstd.protocol.types import Role
 from gstd.sandbox.profile import PROFILE
+from tests.integration.api.house import Device, House, Person, bearer, problem_of
 
 OPEN = {("GET", "/api/v1/health"), ("POST", "/api/v1/devices/enrol")}
 ANY_ID = str(UUID(int=7))

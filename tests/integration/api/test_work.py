@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.integration.api.house import REWARD, House, codes, outcome, signed, solved
 
 from gstd.dispatch import claims, submits
 from gstd.ledger import service as ledger
@@ -24,6 +23,7 @@ from gstd.protocol.work import (
 )
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk import ApiError
+from tests.integration.api.house import REWARD, House, codes, outcome, signed, solved
 
 
 async def test_offers_become_claims_become_results_become_money(house: House) -> None:

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-from tests.servers import running_valkey, until
 
 from gstd.bus.bus import Bus, Hint
 from gstd.bus.memory import LocalNotes
 from gstd.embedded.valkey import EmbeddedValkey
+from tests.servers import running_valkey, until
 
 Open = Callable[[str | None], Awaitable[Bus]]
 

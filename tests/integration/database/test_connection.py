@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from tests.servers import Wire, until
 
 from gstd.database.connection import (
     APP_ROLE,
@@ -16,6 +15,7 @@ from gstd.database.connection import (
     DatabaseUnavailableError,
 )
 from gstd.database.provision import OWNER_ROLE
+from tests.servers import Wire, until
 
 FORBIDDEN = [
     "CREATE TABLE mine ()",

@@ -9,13 +9,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
-from tests.conftest import PASSWORD
 
 from gstd.database import migrate as migrating
 from gstd.database.connection import APP_ROLE, Database, DatabaseUnavailableError
 from gstd.database.migrate import Migration, MigrationMismatchError, migrate, migrations
 from gstd.database.provision import OWNER_ROLE, provision
 from gstd.embedded.postgres import PostgresAddress
+from tests.conftest import PASSWORD
 
 NAMES = [migration.name for migration in migrations()]
 

@@ -6,7 +6,6 @@ import asyncio
 
 import msgspec
 import pytest
-from tests.world import Device, World, outcome
 
 from gstd.dispatch import claims
 from gstd.kernel.errors import Refusal
@@ -16,6 +15,7 @@ from gstd.proof_of_work.solver import solve
 from gstd.protocol.types import Role, Tier
 from gstd.protocol.work import Alive, Claimed, ClaimItem, ReleaseReason
 from gstd.tasks.errors import AttemptNotFoundError
+from tests.world import Device, World, outcome
 
 
 async def claim_items(world: World, device: Device, items: list[ClaimItem]) -> list[str]:

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import msgspec
 import pytest_asyncio
-from tests.world import SECRET, Device, World, outcome
 
 from gstd.bus.bus import Bus
 from gstd.dispatch.matchmaker import Matchmaker
@@ -16,6 +15,7 @@ from gstd.protocol.execution import Limits
 from gstd.protocol.types import Priority, Role, Tier
 from gstd.protocol.work import Claimed, ClaimItem, Offer, OffersRequest, OffersResponse
 from gstd.sandbox.profile import PROFILE
+from tests.world import SECRET, Device, World, outcome
 
 MIN_REWARD = "1000000"
 

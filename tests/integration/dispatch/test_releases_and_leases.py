@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tests.world import Device, World
 
 from gstd.dispatch import claims
 from gstd.kernel.errors import Refusal
 from gstd.kernel.ids import new_id
 from gstd.protocol.types import Tier
 from gstd.protocol.work import Claimed, Released, ReleaseItem, ReleaseReason
+from tests.world import Device, World
 
 
 async def try_claim(world: World, device: Device, task_id: object) -> str:

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.world import RIGHT, Device, World, outcome
 
 from gstd.kernel.errors import Refusal
 from gstd.kernel.ids import new_id
 from gstd.protocol.execution import STDERR_BYTES, Limits, Outcome, Status
 from gstd.protocol.types import Tier
 from gstd.protocol.work import SubmitItem, Submitted
+from tests.world import RIGHT, Device, World, outcome
 
 
 async def submit_one(world: World, device: Device, item: SubmitItem) -> str:

@@ -6,8 +6,6 @@ import asyncio
 import random
 from uuid import UUID
 
-from tests.world import CREDITS, World, outcome
-
 from gstd.database.connection import Database
 from gstd.events import service as events
 from gstd.events.service import Event
@@ -15,6 +13,7 @@ from gstd.kernel.clock import ManualClock
 from gstd.kernel.ids import new_id
 from gstd.protocol.people import EventPage
 from gstd.protocol.types import Role
+from tests.world import CREDITS, World, outcome
 
 
 async def read(

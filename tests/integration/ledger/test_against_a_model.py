@@ -21,13 +21,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.integration.ledger.bank import Bank, OverdrawnError, UnknownError
 
 from gstd.database.connection import Connection, Database
 from gstd.kernel.ids import new_id
 from gstd.ledger import service as ledger
 from gstd.ledger.service import Funding, RefereeCharge, Settlement
 from gstd.protocol.types import Asset
+from tests.integration.ledger.bank import Bank, OverdrawnError, UnknownError
 
 T = TypeVar("T")
 SCALE = int(os.environ.get("GSTD_TEST_SCALE", "1"))

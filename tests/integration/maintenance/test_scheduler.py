@@ -8,8 +8,6 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
-from tests.servers import until
-from tests.world import CREDITS, REWARD, World, outcome
 
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus, Hint
@@ -22,6 +20,8 @@ from gstd.maintenance.scheduler import QUIET_S, Scheduler
 from gstd.protocol.types import Role, Tier
 from gstd.verification import runs
 from gstd.verification.results import result_of
+from tests.servers import until
+from tests.world import CREDITS, REWARD, World, outcome
 
 POLICY = Policy(chunk_tasks=4)
 

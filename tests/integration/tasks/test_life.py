@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.world import CREDITS, REWARD, World, outcome
 
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Database
 from gstd.kernel.clock import ManualClock
 from gstd.ledger import service as ledger
 from gstd.protocol.types import Role, Tier
+from tests.world import CREDITS, REWARD, World, outcome
 
 
 @pytest.fixture

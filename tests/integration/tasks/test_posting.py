@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.world import CREDITS, REWARD, World, outcome
 
 from gstd.kernel.settings import Policy
 from gstd.ledger.errors import InsufficientFundsError
@@ -20,6 +19,7 @@ from gstd.protocol.types import Role, Tier
 from gstd.tasks.advance import expire_tasks
 from gstd.tasks.errors import InvalidJobError, JobNotFoundError, RewardTooLowError
 from gstd.tasks.jobs import close_jobs, expire_jobs, fill_jobs
+from tests.world import CREDITS, REWARD, World, outcome
 
 
 async def fill(world: World) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.world import CREDITS, REWARD, Device, World, outcome
-
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
 from gstd.protocol.types import Role, Tier
 from gstd.tasks.advance import referee_cost
 from gstd.verification import runs
 from gstd.verification.results import result_of
+from tests.world import CREDITS, REWARD, Device, World, outcome
 
 FUEL = 5_000_000_000
 LIES = [b"one", b"two", b"three"]

@@ -16,7 +16,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.unit.tasks.history import OPEN, POLICY, TRUTH, History, numbers
 
 from gstd.protocol.types import Tier
 from gstd.tasks.model import (
@@ -27,6 +26,7 @@ from gstd.tasks.model import (
     TaskState,
     Verdict,
 )
+from tests.unit.tasks.history import OPEN, POLICY, TRUTH, History, numbers
 
 SCALE = int(os.environ.get("GSTD_TEST_SCALE", "1"))
 DELAYS = [timedelta(milliseconds=delay) for delay in POLICY.retry_delays_ms]

@@ -7,7 +7,6 @@ from itertools import product
 
 import msgspec
 import pytest
-from tests.unit.tasks.history import START, TRUTH, History, numbers
 
 from gstd.kernel.settings import Policy
 from gstd.protocol.types import Tier
@@ -18,6 +17,7 @@ from gstd.tasks.model import (
     TaskState,
     Verdict,
 )
+from tests.unit.tasks.history import START, TRUTH, History, numbers
 
 LIE, OTHER_LIE, THIRD_LIE = 1, 2, 3
 FAULTY = [Verdict.LEASE_EXPIRED, Verdict.HOST_FAULT, Verdict.WALL_CLOCK]
