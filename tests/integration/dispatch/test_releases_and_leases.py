@@ -9,8 +9,9 @@ import pytest
 from gstd.dispatch import claims
 from gstd.kernel.errors import Refusal
 from gstd.kernel.ids import new_id
+from gstd.protocol.execution import Limits
 from gstd.protocol.types import Tier
-from gstd.protocol.work import Claimed, Released, ReleaseItem, ReleaseReason
+from gstd.protocol.work import Alive, Claimed, Released, ReleaseItem, ReleaseReason
 from tests.world import Device, World
 
 
@@ -137,3 +138,27 @@ async def test_a_quorum_waits_for_a_replacement_of_the_device_that_vanished(worl
     assert (await world.submit(other, claimed)).state == "accepted"
     assert (await world.task(task.id)).state == "accepted"
     await world.assert_sound()
+
+
+async def test_no_heartbeat_keeps_an_attempt_beyond_its_wall_clock_and_grace(world: World) -> None:
+    job = await world.job(limits=Limits(wall_ms=30_000))
+    [task] = await world.tasks(job.id)
+    device = await world.device()
+    claimed = await world.claim(device, task.id)
+    life_s = (30_000 + world.policy.attempt_grace_ms) / 1000
+    step_s = world.policy.lease_ms / 2000
+    beats = 0
+    while isinstance(await beat(world, device, claimed), Alive):
+        world.clock.advance(seconds=step_s)
+        beats += 1
+    assert life_s <= beats * step_s < life_s + step_s
+    await world.expire_leases()
+    assert (await world.task(task.id)).attempts[0].verdict == "lease_expired"
+
+
+async def beat(world: World, device: Device, claimed: Claimed) -> Alive | Refusal:
+    ids = [claimed.attempt_id]
+    [outcome] = await world.run(
+        lambda conn: claims.heartbeat(conn, device.actor, ids, world.policy, world.clock.now())
+    )
+    return outcome
