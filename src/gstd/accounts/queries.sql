@@ -64,12 +64,12 @@ WHERE d.id = v.device_id
 RETURNING d.id, d.account_id, d.trust, d.state, v.wrong;
 
 -- name: begin_idempotent
-INSERT INTO idempotency (account_id, key, request_hash, at) VALUES ($1, $2, $3, $4)
+INSERT INTO idempotency (account_id, key_hash, request_hash, at) VALUES ($1, $2, $3, $4)
 ON CONFLICT DO NOTHING
 RETURNING true;
 
 -- name: idempotent_answer
-SELECT request_hash, status, body FROM idempotency WHERE account_id = $1 AND key = $2;
+SELECT request_hash, status, sealed_body FROM idempotency WHERE account_id = $1 AND key_hash = $2;
 
 -- name: finish_idempotent
-UPDATE idempotency SET status = $3, body = $4 WHERE account_id = $1 AND key = $2;
+UPDATE idempotency SET status = $3, sealed_body = $4 WHERE account_id = $1 AND key_hash = $2;

@@ -12,6 +12,8 @@ from gstd.kernel.clock import SystemClock
 from gstd.kernel.ids import new_id
 from gstd.ledger import service as ledger
 from gstd.protocol.jobs import JobRequest
+from gstd.protocol.people import AccountRequest
+from gstd.protocol.types import Role
 from gstd.tasks import jobs
 from tests.integration.api.house import CREDITS, House, Person, bearer, problem_of
 
@@ -111,3 +113,19 @@ async def test_a_code_made_twice_with_one_key_is_one_code(house: House) -> None:
     first = await device.owner.client.new_enrolment_code(idempotency_key="code")
     again = await device.owner.client.new_enrolment_code(idempotency_key="code")
     assert first.code == again.code
+
+
+async def test_an_api_key_is_shown_again_but_never_lies_in_the_table(house: House) -> None:
+    key = str(new_id())
+    request = AccountRequest(name="somebody", roles=[Role.WORKER])
+    admin = (await house.person(Role.ADMIN)).client
+    made = await admin.create_account(request, idempotency_key=key)
+    again = await admin.create_account(request, idempotency_key=key)
+    assert again == made
+    async with house.platform.database.connection() as connection:
+        rows = await connection.fetch("SELECT * FROM idempotency")
+        accounts = await connection.fetch("SELECT * FROM api_key")
+    stored = repr([dict(row) for row in (*rows, *accounts)])
+    assert made.account.id in [row["account_id"] for row in accounts]
+    assert made.api_key not in stored
+    assert key not in stored

@@ -40,15 +40,16 @@ CREATE TABLE enrolment_code (
     device_id uuid REFERENCES device
 );
 
--- One answer per key: the same request is answered again, another one is refused.
+-- One answer per key: the same request is answered again, another one is refused. Answers may hold
+-- secrets, so only the key's hash is kept, and the body is sealed with the key itself.
 CREATE TABLE idempotency (
     account_id uuid NOT NULL REFERENCES account,
-    key text NOT NULL,
+    key_hash bytea NOT NULL CHECK (octet_length(key_hash) = 32),
     request_hash bytea NOT NULL,
     status smallint,
-    body bytea,
+    sealed_body bytea,
     at timestamptz NOT NULL,
-    PRIMARY KEY (account_id, key)
+    PRIMARY KEY (account_id, key_hash)
 );
 
 GRANT SELECT ON schema_migration TO gstd_app;
