@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -28,6 +29,48 @@ Work = Callable[[Connection, datetime], Awaitable[T]]
 Batch = Callable[[Connection, Sequence[Item], datetime], Awaitable[list[Outcome]]]
 
 _KEY_CHARACTERS = 200
+
+
+class ShuttingDownError(GstdError):
+    """This process is stopping."""
+
+    code = "shutting_down"
+    status = 503
+    hint = "Ask again: another process answers, or this one when it is back."
+
+
+class ClientGoneError(GstdError):
+    """The client hung up before its answer."""
+
+    code = "client_gone"
+    status = 408
+
+
+async def while_connected(
+    request: Request[Any, Any, Any], platform: Platform, work: Coroutine[Any, Any, T]
+) -> T:
+    """The answer of a long poll; the work is cancelled when its client hangs up.
+
+    Otherwise a device that died would be offered tasks for as long as it meant to wait.
+    """
+    answer = asyncio.ensure_future(work)
+    ends = [
+        asyncio.ensure_future(_hang_up(request)),
+        asyncio.ensure_future(platform.closing.wait()),
+    ]
+    try:
+        await asyncio.wait([answer, *ends], return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return await answer
+        raise ShuttingDownError if platform.closing.is_set() else ClientGoneError
+    finally:
+        for task in (answer, *ends):
+            task.cancel()
+
+
+async def _hang_up(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def read(platform: Platform, work: Callable[[Connection], Awaitable[T]]) -> T:

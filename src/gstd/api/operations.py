@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Response, Router, get
+from litestar import Request, Response, Router, get
 from litestar.params import FromQuery, QueryParameter
 
 import gstd
@@ -76,6 +76,7 @@ async def _postgres(platform: Platform) -> tuple[int | None, HealthPart]:
 
 @get("/events", summary="What happened", tags=["events"])
 async def events(
+    request: Request[Any, Any, Any],
     actor: ActorDep,
     platform: PlatformDep,
     after: Annotated[int, QueryParameter(ge=0, le=2**63 - 1)] = 0,
@@ -94,7 +95,8 @@ async def events(
         )
 
     with platform.bus.listener(Hint.EVENTS) as news:
-        return await _first_with_items(page, news, wait_ms / 1000)
+        waiting = _first_with_items(page, news, wait_ms / 1000)
+        return await edge.while_connected(request, platform, waiting)
 
 
 async def _first_with_items(

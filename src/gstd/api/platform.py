@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
@@ -37,6 +38,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Sandbox
     matchmaker: Matchmaker
     pow_key: bytes
+    closing: asyncio.Event
+    """Set when the process is asked to stop: who waits is sent away at once."""
 
     @classmethod
     @asynccontextmanager
@@ -65,4 +68,5 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
                 sandbox=sandbox,
                 matchmaker=matchmaker,
                 pow_key=challenge_key(secret),
+                closing=asyncio.Event(),
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from litestar import Response, Router, get, post
+from typing import Any
+
+from litestar import Request, Response, Router, get, post
 from litestar.params import FromPath, JSONBody
 
 from gstd.api import edge
@@ -27,10 +29,13 @@ from gstd.protocol.work import (
 
 @post("/offers", summary="Ask for work", status_code=200)
 async def offers(
-    data: JSONBody[OffersRequest], device: DeviceDep, platform: PlatformDep
+    request: Request[Any, Any, Any],
+    data: JSONBody[OffersRequest],
+    device: DeviceDep,
+    platform: PlatformDep,
 ) -> OffersResponse:
     """Offers for free slots; waits up to ``wait_ms`` for some. Reserves nothing."""
-    return await platform.matchmaker.offers(device, data)
+    return await edge.while_connected(request, platform, platform.matchmaker.offers(device, data))
 
 
 @post("/claims", summary="Claim solved offers", status_code=200)

@@ -20,7 +20,7 @@ from gstd.cli.processes import configure_logs
 from gstd.cli.progress import JobProgress
 from gstd.cli.stack import Stack, Tell, open_stack
 from gstd.cli.up import report_restart, stop_signal
-from gstd.embedded.process import ManagedProcess
+from gstd.embedded.process import Command, ManagedProcess
 from gstd.kernel.money import NANO_PER_GSTD, format_gstd
 from gstd.kernel.settings import Settings, settings_from
 from gstd.protocol.jobs import DeviceShare, JobView
@@ -133,24 +133,25 @@ async def _cast(admin: Client) -> tuple[NewAccount, list[Stranger]]:
 async def _start_workers(stack: Stack, strangers: list[Stranger]) -> None:
     """One process per stranger. Each gets a one-time code, nobody's API key."""
     folder = stack.settings.state_dir / "workers" / secrets.token_hex(4)
-    for stranger in strangers:
-        async with Client(stack.url, stranger.account.api_key) as owner:
-            code = await owner.new_enrolment_code()
-        home = folder / stranger.name
-        home.mkdir(parents=True, mode=0o700)
-        misbehave = ("--misbehave", "flip") if stranger.cheats else ()
-        command = stack.command(
-            f"worker-{stranger.name}",
-            *("worker", "start", "--name", stranger.name, "--url", stack.url),
-            *("--home", str(home), *misbehave),
-            env={"GSTD_ENROLMENT_CODE": code.code},
-        )
-        await stack.supervisor.start(
-            ManagedProcess(
-                dataclasses.replace(command, final_codes=frozenset(ExitCode)),
-                on_state=report_restart,
-            )
-        )
+    commands = [await _worker_command(stack, stranger, folder) for stranger in strangers]
+    await stack.supervisor.start(
+        *(ManagedProcess(command, on_state=report_restart) for command in commands)
+    )
+
+
+async def _worker_command(stack: Stack, stranger: Stranger, folder: Path) -> Command:
+    async with Client(stack.url, stranger.account.api_key) as owner:
+        code = await owner.new_enrolment_code()
+    home = folder / stranger.name
+    home.mkdir(parents=True, mode=0o700)
+    misbehave = ("--misbehave", "flip") if stranger.cheats else ()
+    command = stack.command(
+        f"worker-{stranger.name}",
+        *("worker", "start", "--name", stranger.name, "--url", stack.url),
+        *("--home", str(home), *misbehave),
+        env={"GSTD_ENROLMENT_CODE": code.code},
+    )
+    return dataclasses.replace(command, final_codes=frozenset(ExitCode))
 
 
 async def _post(client: Client, tell: Tell) -> JobView:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -105,8 +106,15 @@ def serve_api(settings: Settings) -> None:
 
     from gstd.api.app import build_app
 
+    app = build_app(settings)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.platform.closing.set()
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
-        build_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -117,7 +125,7 @@ def serve_api(settings: Settings) -> None:
         timeout_graceful_shutdown=2,
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    Server(config).run()
 
 
 async def serve_scheduler(settings: Settings) -> None:
@@ -134,11 +142,10 @@ async def serve_referee(settings: Settings) -> None:
     from gstd.verification.referee import Referee
 
     cache = settings.state_dir / "cache" / "referee"
+    slots = settings.referee_slots or os.cpu_count() or 1
     async with (
         stores(settings) as (database, blobs, bus),
-        Sandbox(cache, settings.referee_slots) as sandbox,
+        Sandbox(cache, slots) as sandbox,
     ):
-        referee = Referee(
-            database, blobs, bus, sandbox, settings.policy, SystemClock(), settings.referee_slots
-        )
-        await referee.serve()
+        clock = SystemClock()
+        await Referee(database, blobs, bus, sandbox, settings.policy, clock, slots).serve()

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -343,30 +343,38 @@ class Service(Protocol):
     async def stop(self) -> None: ...
 
 
+async def _stop_together(services: Sequence[Service]) -> None:
+    """Stop them all, whatever one of them raises; then raise the first error."""
+    ends = await asyncio.gather(*(service.stop() for service in services), return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+
+
 class Supervisor:
     """Services started in order and stopped in reverse order, none of them left behind.
 
-    Use it as a context: leaving it, by whatever way, stops everything, even when one stop fails
+    Those that one call of ``start`` was given do not need each other and stop together. Use it as
+    a context: leaving it, by whatever way, stops everything, even when one stop fails
     or the caller is cancelled meanwhile.
     """
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
-        self.services: list[Service] = []
 
     async def start(self, *services: Service) -> None:
         """Start these one after the other, each once the one before it is ready.
 
         Raises what a start raises; the services started before keep running until ``stop()``.
         """
+        started: list[Service] = []
+        self._stack.push_async_callback(_stop_together, started)
         for service in services:
-            self._stack.push_async_callback(service.stop)
-            self.services.append(service)
+            started.append(service)
             await service.start()
 
     async def stop(self) -> None:
         """Stop everything, the last started first. Raises the last error of a stop."""
-        self.services.clear()
         await to_its_end(self._stack.aclose())
 
     async def __aenter__(self) -> Self:

@@ -102,7 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8420
     state: str = "~/.local/state/gstd"
     log_json: bool = False
-    referee_slots: Positive = 1
+    referee_slots: Annotated[int, Meta(ge=0)] = 0
+    """How many runs one referee process has under way; 0 for one per core."""
+
     policy: Policy = Policy()
 
     @property

@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
+from gstd.kernel.clock import SystemClock
+from gstd.protocol.signing import sign_request
 from gstd.protocol.types import Role
 from gstd.protocol.work import OffersRequest
 from gstd.sandbox.profile import PROFILE
-from tests.integration.api.house import House, Person, bearer, open_house, solved
+from gstd.sdk.errors import ApiError
+from tests.integration.api.house import Device, House, Person, bearer, open_house, solved
 from tests.servers import until
 
 MOMENT_S = 0.5
@@ -166,3 +170,64 @@ async def test_waiting_for_events_ends_empty_with_a_position(house: House) -> No
     page = await events_of(house, person, wait_ms=100)
     assert page["items"] == []
     assert page["position"] >= 0
+
+
+async def call_and_hang_up(house: House, device: Device, hang_up: asyncio.Event) -> list[int]:
+    """A device's request for offers as a server sees it whose client goes away."""
+    body = msgspec.json.encode(WAIT)
+    target = "/api/v1/work/offers"
+    sent_at_ms = int(SystemClock().now().timestamp() * 1000)
+    proof = sign_request(device.key, "POST", target, body, sent_at_ms, "n" * 32)
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        for message in messages:
+            return message
+        await hang_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": target,
+        "raw_path": target.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (b"authorization", proof.header().encode()),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    await house.app(scope, receive, send)
+    return statuses
+
+
+async def test_a_device_that_hangs_up_waits_no_more_and_takes_no_task(house: House) -> None:
+    hang_up = asyncio.Event()
+    gone = asyncio.create_task(call_and_hang_up(house, await house.device(), hang_up))
+    await all_wait(house, 1)
+    hang_up.set()
+    assert await gone == [408]
+    await all_wait(house, 0)
+
+
+async def test_who_waits_is_sent_away_when_the_process_stops(house: House) -> None:
+    device = await house.device()
+    waiting = asyncio.create_task(device.client.offers(WAIT))
+    await all_wait(house, 1)
+    house.platform.closing.set()
+    with pytest.raises(ApiError) as refused:
+        await waiting
+    assert (refused.value.code, refused.value.is_transient) == ("shutting_down", True)
+    house.platform.closing.clear()
