@@ -26,7 +26,7 @@ def test_values_reach_the_settings_and_their_policy() -> None:
         ("GSTD_PORT", "eighty", "port"),
         ("GSTD_PORT", "70000", "port"),
         ("GSTD_MODE", "staging", "mode"),
-        ("GSTD_REFEREE_SLOTS", "0", "referee_slots"),
+        ("GSTD_REFEREE_SLOTS", "-1", "referee_slots"),
         ("GSTD_POLICY_FEE_BPS", "10001", "fee_bps"),
         ("GSTD_POLICY_FEE_BPS", "-1", "fee_bps"),
         ("GSTD_POLICY_LEASE_MS", "0", "lease_ms"),
