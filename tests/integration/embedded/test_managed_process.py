@@ -113,12 +113,17 @@ async def test_order_is_kept_and_reversed_even_when_a_start_fails(tmp_path: Path
         if state in {State.READY, State.STOPPED}:
             events.append(f"{name} {state}")
 
-    good = [ManagedProcess(command(tmp_path, FOREVER, name), on_state=note) for name in "ab"]
-    bad = ManagedProcess(command(tmp_path, "exit 1", "c"), ready=unready, on_state=note)
+    first, *together = [
+        ManagedProcess(command(tmp_path, FOREVER, name), on_state=note) for name in "abc"
+    ]
+    bad = ManagedProcess(command(tmp_path, "exit 1", "d"), ready=unready, on_state=note)
     with pytest.raises(StartFailedError):
         async with Supervisor() as supervisor:
-            await supervisor.start(*good, bad)
-    assert events == ["a ready", "b ready", "c stopped", "b stopped", "a stopped"]
+            await supervisor.start(first)
+            await supervisor.start(*together, bad)
+    assert events[:4] == ["a ready", "b ready", "c ready", "d stopped"]
+    assert sorted(events[4:6]) == ["b stopped", "c stopped"]
+    assert events[6:] == ["a stopped"]
 
 
 async def unready() -> bool:

@@ -204,12 +204,15 @@ async def test_root_runs_binaries_that_lie_below_a_private_folder(state_dir: Pat
         shutil.rmtree(runtime)
 
 
-OTHER = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+BUILDS = [
+    binaries.find_postgres(),
+    *(initdb.parent for initdb in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+]
 
 
-@pytest.mark.skipif(not OTHER, reason="no PostgreSQL of the distribution")
-async def test_any_other_build_serves_as_well(state_dir: Path) -> None:
-    server = EmbeddedPostgres(state_dir, durable=False, bin_dir=OTHER[-1].parent)
+@pytest.mark.parametrize("bin_dir", BUILDS, ids=str)
+async def test_any_build_on_this_machine_serves(state_dir: Path, bin_dir: Path) -> None:
+    server = EmbeddedPostgres(state_dir, durable=False, bin_dir=bin_dir)
     address = await server.start()
     assert await query(address, "SELECT 1") == 1
     await server.stop()
