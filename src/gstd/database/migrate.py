@@ -43,6 +43,17 @@ class MigrationMismatchError(GstdError):
     hint = "Run the version of gstd that made this database, or migrate with the newer one."
 
 
+class AppRoleError(GstdError):
+    """The login may not make or become the role of the running processes."""
+
+    code = "app_role_unusable"
+    status = 503
+    hint = (
+        f"As a superuser: CREATE ROLE {APP_ROLE} (if it is missing) and GRANT {APP_ROLE} TO the "
+        "login; or give the processes a login of their own and set GSTD_DATABASE_OWNER_URL."
+    )
+
+
 def migrations() -> list[Migration]:
     """All migrations in order."""
     folder = files("gstd.database").joinpath("migrations")
@@ -82,13 +93,16 @@ async def migrate(owner_url: str, *, shared_login: bool = False) -> list[str]:
 async def _ensure_app_role(
     connection: asyncpg.Connection[asyncpg.Record], *, shared_login: bool
 ) -> None:
-    exists = await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", APP_ROLE)
-    if not exists:
-        await connection.execute(f"CREATE ROLE {APP_ROLE} NOLOGIN")
-    privilege = "SET" if _knows_set(connection) else "MEMBER"
-    may_become = await connection.fetchval("SELECT pg_has_role($1, $2)", APP_ROLE, privilege)
-    if shared_login and not may_become:
-        await connection.execute(f"GRANT {APP_ROLE} TO CURRENT_USER")
+    try:
+        exists = await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", APP_ROLE)
+        if not exists:
+            await connection.execute(f"CREATE ROLE {APP_ROLE} NOLOGIN")
+        privilege = "SET" if _knows_set(connection) else "MEMBER"
+        may_become = await connection.fetchval("SELECT pg_has_role($1, $2)", APP_ROLE, privilege)
+        if shared_login and not may_become:
+            await connection.execute(f"GRANT {APP_ROLE} TO CURRENT_USER")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise AppRoleError(str(error)) from error
 
 
 def _knows_set(connection: asyncpg.Connection[asyncpg.Record]) -> bool:

@@ -12,7 +12,13 @@ import pytest_asyncio
 
 from gstd.database import migrate as migrating
 from gstd.database.connection import APP_ROLE, Database, DatabaseUnavailableError
-from gstd.database.migrate import Migration, MigrationMismatchError, migrate, migrations
+from gstd.database.migrate import (
+    AppRoleError,
+    Migration,
+    MigrationMismatchError,
+    migrate,
+    migrations,
+)
 from gstd.database.provision import OWNER_ROLE, provision
 from gstd.embedded.postgres import PostgresAddress
 from tests.conftest import PASSWORD
@@ -108,4 +114,35 @@ async def test_provisioning_twice_changes_only_the_passwords(
     await provision(cluster.dsn(), owner_password=PASSWORD, app_password=PASSWORD, database=name)
     assert await applied(owner_url) == NAMES
     app = await Database.connect(cluster.dsn(name, APP_ROLE, PASSWORD))
+    await app.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shared_url(cluster: PostgresAddress) -> AsyncIterator[str]:
+    """An empty database whose one login both migrates and runs."""
+    name = f"shared_{uuid4().hex}"
+    admin = await asyncpg.connect(cluster.dsn())
+    await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    await admin.execute(f"CREATE DATABASE {name} OWNER {name}")
+    yield cluster.dsn(name, name, PASSWORD)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.execute(f"DROP ROLE {name}")
+    await admin.close()
+
+
+async def test_one_login_that_may_become_the_app_role_migrates_and_then_writes_no_ledger(
+    cluster: PostgresAddress, shared_url: str
+) -> None:
+    name = shared_url.partition("?")[0].rpartition("/")[2]
+    with pytest.raises(AppRoleError) as refused:
+        await migrate(shared_url, shared_login=True)
+    assert f"GRANT {APP_ROLE}" in refused.value.advice
+    admin = await asyncpg.connect(cluster.dsn())
+    await admin.execute(f"GRANT {APP_ROLE} TO {name}")
+    await admin.close()
+    assert await migrate(shared_url, shared_login=True) == NAMES
+    app = await Database.connect(shared_url, role=APP_ROLE)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with app.transaction() as connection:
+            await connection.execute("UPDATE ledger.account SET balance = 1")
     await app.close()
