@@ -117,7 +117,6 @@ async def _record(request: Request[Any, Any, Any], error: Exception) -> None:
 
 def handle_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """What nobody expected: recorded for the operator, opaque to the caller."""
-
     answer = _response(request, GstdError("something went wrong on the platform"))
     answer.background = BackgroundTask(_record, request, error)
     return answer
