@@ -114,8 +114,8 @@ async def module_bytes(
 
 
 router = Router(
-    "/work",
-    tags=["work"],
+    "/",
+    tags=["devices at work"],
     security=[{"device": []}],
     route_handlers=[offers, claim, heartbeat, submit, release, module_bytes],
 )

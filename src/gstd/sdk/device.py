@@ -94,14 +94,14 @@ class DeviceClient:
     async def offers(self, request: OffersRequest) -> OffersResponse:
         """Offers for free slots; the answer waits ``request.wait_ms`` for work."""
         timeout_s = READ_TIMEOUT_S + request.wait_ms / 1000
-        return await self._post(OffersResponse, "/work/offers", request, timeout_s)
+        return await self._post(OffersResponse, "/offers", request, timeout_s)
 
     async def claims(self, items: Sequence[ClaimItem]) -> list[Claimed | Refusal]:
         """Turn solved offers into attempts."""
         outcomes: list[Claimed | Refusal] = []
         for batch in _batches(items):
             request = ClaimsRequest(claims=batch)
-            answer = await self._post(ClaimsResponse, "/work/claims", request)
+            answer = await self._post(ClaimsResponse, "/claims", request)
             outcomes += _one_each(batch, answer.outcomes)
         return outcomes
 
@@ -110,7 +110,7 @@ class DeviceClient:
         outcomes: list[Alive | Refusal] = []
         for batch in _batches(attempts):
             request = HeartbeatsRequest(attempts=batch)
-            answer = await self._post(HeartbeatsResponse, "/work/heartbeats", request)
+            answer = await self._post(HeartbeatsResponse, "/heartbeats", request)
             outcomes += _one_each(batch, answer.outcomes)
         return outcomes
 
@@ -119,7 +119,7 @@ class DeviceClient:
         outcomes: list[Submitted | Refusal] = []
         for batch in _batches(items):
             request = SubmitsRequest(results=batch)
-            answer = await self._post(SubmitsResponse, "/work/submits", request)
+            answer = await self._post(SubmitsResponse, "/submits", request)
             outcomes += _one_each(batch, answer.outcomes)
         return outcomes
 
@@ -128,13 +128,13 @@ class DeviceClient:
         outcomes: list[Released | Refusal] = []
         for batch in _batches(items):
             request = ReleasesRequest(releases=batch)
-            answer = await self._post(ReleasesResponse, "/work/releases", request)
+            answer = await self._post(ReleasesResponse, "/releases", request)
             outcomes += _one_each(batch, answer.outcomes)
         return outcomes
 
     async def module(self, metered_hash: str) -> bytes:
         """The bytes of a metered module. The caller checks their hash."""
-        return await self._transport.send(Call(method="GET", path=f"/work/modules/{metered_hash}"))
+        return await self._transport.send(Call(method="GET", path=f"/modules/{metered_hash}"))
 
     async def _post(
         self, into: type[T], path: str, request: msgspec.Struct, timeout_s: float = READ_TIMEOUT_S

@@ -24,14 +24,15 @@ from gstd.proof_of_work.solver import solve
 from gstd.protocol.execution import Outcome, Status
 from gstd.protocol.jobs import InputRange, JobRequest, JobView
 from gstd.protocol.people import Problem
-from gstd.protocol.signing import DeviceKey, result_statement
+from gstd.protocol.signing import DeviceKey
 from gstd.protocol.types import Asset, Role, Tier
 from gstd.protocol.work import Claimed, ClaimItem, Offer, OffersRequest, SubmitItem
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk import Client, DeviceClient, Pacing
 from gstd.tasks import jobs
 from gstd.verification import runs
-from gstd.verification.results import Work, result_of
+from gstd.verification.results import result_of
+from gstd.worker.results import signed_result
 from tests.servers import in_own_task, until
 
 URL = "http://127.0.0.1:8420"
@@ -193,36 +194,7 @@ def solved(offer: Offer) -> ClaimItem:
 
 def signed(device: Device, claimed: Claimed, result: Outcome | None = None) -> SubmitItem:
     """A result of an attempt, rightly signed."""
-    found = result or outcome()
-    work = Work(
-        attempt_id=claimed.attempt_id,
-        task_id=claimed.task_id,
-        revision=claimed.revision,
-        module_hash=bytes.fromhex(claimed.module_hash),
-        metered_hash=bytes.fromhex(claimed.metered_hash),
-        profile=claimed.profile,
-        input_hash=claimed.input.hash(),
-        limits=claimed.limits,
-    )
-    statement = result_statement(
-        task_id=claimed.task_id,
-        revision=claimed.revision,
-        attempt_id=claimed.attempt_id,
-        device_key=device.key.public,
-        profile=claimed.profile,
-        result_hash=result_of(work, found).result_hash,
-    )
-    return SubmitItem(
-        attempt_id=claimed.attempt_id,
-        task_id=claimed.task_id,
-        revision=claimed.revision,
-        status=found.status,
-        exit_code=found.exit_code,
-        fuel=found.fuel,
-        stdout=found.stdout,
-        stderr=found.stderr,
-        signature=device.key.sign(statement),
-    )
+    return signed_result(device.key, claimed, result or outcome())
 
 
 def settings_for(

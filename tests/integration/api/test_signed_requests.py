@@ -15,7 +15,7 @@ from gstd.protocol.types import Role
 from gstd.sandbox.profile import PROFILE
 from tests.integration.api.house import Device, House, bearer, problem_of
 
-PATH = "/api/v1/work/offers"
+PATH = "/api/v1/offers"
 BODY = msgspec.json.encode({"profile": PROFILE})
 
 
@@ -40,7 +40,7 @@ async def test_a_signature_covers_the_body_the_path_and_the_query(house: House) 
     device = await house.device()
     other = msgspec.json.encode({"profile": PROFILE, "free": 2})
     problem_of(await send(house, header(device), body=other), 401, "not_authenticated")
-    wrong_path = header(device, path="/api/v1/work/claims")
+    wrong_path = header(device, path="/api/v1/claims")
     problem_of(await send(house, wrong_path), 401, "not_authenticated")
     problem_of(await send(house, header(device), path=PATH + "?a=1"), 401, "not_authenticated")
     with_query = header(device, path=PATH + "?a=1")

@@ -175,7 +175,7 @@ async def test_waiting_for_events_ends_empty_with_a_position(house: House) -> No
 async def call_and_hang_up(house: House, device: Device, hang_up: asyncio.Event) -> list[int]:
     """A device's request for offers as a server sees it whose client goes away."""
     body = msgspec.json.encode(WAIT)
-    target = "/api/v1/work/offers"
+    target = "/api/v1/offers"
     sent_at_ms = int(SystemClock().now().timestamp() * 1000)
     proof = sign_request(device.key, "POST", target, body, sent_at_ms, "n" * 32)
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])

@@ -15,6 +15,7 @@ from gstd.kernel.settings import Settings
 from gstd.protocol.signing import sign_request
 from gstd.protocol.types import Role
 from gstd.sandbox.profile import PROFILE
+from tests.contract.test_openapi import is_for_devices
 from tests.integration.api.house import Device, House, Person, bearer, problem_of
 
 OPEN = {("GET", "/api/v1/health"), ("POST", "/api/v1/devices/enrol")}
@@ -23,16 +24,16 @@ BODIES: dict[str, object] = {
     "/api/v1/accounts": {"name": "n", "roles": ["worker"]},
     "/api/v1/test-credits": {"account_id": ANY_ID, "amount_nano": "1"},
     "/api/v1/jobs": {"module": "0" * 64, "reward_nano": "1000000", "range": {"count": 1}},
-    "/api/v1/work/offers": {"profile": PROFILE},
-    "/api/v1/work/heartbeats": {"attempts": [ANY_ID]},
-    "/api/v1/work/releases": {"releases": [{"attempt_id": ANY_ID, "reason": "declined"}]},
-    "/api/v1/work/claims": {
+    "/api/v1/offers": {"profile": PROFILE},
+    "/api/v1/heartbeats": {"attempts": [ANY_ID]},
+    "/api/v1/releases": {"releases": [{"attempt_id": ANY_ID, "reason": "declined"}]},
+    "/api/v1/claims": {
         "claims": [
             {"offer_id": ANY_ID, "task_id": ANY_ID, "bits": 1, "count": 1, "expires_at": 1}
             | {"nonces": ["0"]}
         ]
     },
-    "/api/v1/work/submits": {
+    "/api/v1/submits": {
         "results": [
             {"attempt_id": ANY_ID, "task_id": ANY_ID, "revision": 0, "status": "ok"}
             | {"exit_code": 0, "fuel": 1, "stdout": "", "stderr": "", "signature": ""}
@@ -82,7 +83,7 @@ async def test_an_api_key_opens_no_device_route_and_a_device_no_account(house: H
     device = await house.device(await house.person(Role.WORKER, Role.REQUESTER, Role.ADMIN))
     seen = 0
     for method, path in routes():
-        if path.startswith("/api/v1/work/"):
+        if is_for_devices(path):
             answer = await send(house, method, path, f"Bearer {device.owner.key}")
         else:
             answer = await send(house, method, path, signature_of(device, method, path))
@@ -93,7 +94,7 @@ async def test_an_api_key_opens_no_device_route_and_a_device_no_account(house: H
 
 async def test_the_key_of_a_device_that_signs_rightly_opens_its_routes(house: House) -> None:
     device = await house.device()
-    for path in ("/api/v1/work/offers", "/api/v1/work/heartbeats", "/api/v1/work/claims"):
+    for path in ("/api/v1/offers", "/api/v1/heartbeats", "/api/v1/claims"):
         answer = await send(house, "POST", path, signature_of(device, "POST", path))
         assert answer.status_code == 200, answer.text
 
@@ -151,7 +152,7 @@ async def test_a_device_is_revoked_by_its_owner_only_and_then_barred(house: Hous
     path = f"/api/v1/devices/{device.id}/revoke"
     problem_of(await house.http.post(path, headers=bearer(stranger)), 404, "device_not_found")
     assert (await device.owner.client.revoke_device(device.id)).state == "revoked"
-    work = "/api/v1/work/offers"
+    work = "/api/v1/offers"
     answer = await send(house, "POST", work, signature_of(device, "POST", work))
     assert "revoked" in problem_of(answer, 403, "device_barred").detail
 
@@ -160,7 +161,7 @@ async def test_a_suspended_device_is_barred(house: House) -> None:
     device = await house.device()
     async with house.platform.database.transaction() as connection:
         await connection.execute("UPDATE device SET state = 'suspended' WHERE id = $1", device.id)
-    work = "/api/v1/work/offers"
+    work = "/api/v1/offers"
     answer = await send(house, "POST", work, signature_of(device, "POST", work))
     assert "suspended" in problem_of(answer, 403, "device_barred").detail
 

@@ -103,7 +103,7 @@ async def test_a_batch_beyond_64_or_empty_is_refused(house: House) -> None:
     for attempts in ([], [uuid4()] * 65):
         body = HeartbeatsRequest(attempts=attempts)
         with pytest.raises(ApiError) as refusal:
-            await device.client._post(Any, "/work/heartbeats", body)
+            await device.client._post(Any, "/heartbeats", body)
         assert (refusal.value.status, refusal.value.code) == (400, "invalid_input")
 
 

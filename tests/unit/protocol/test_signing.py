@@ -25,7 +25,7 @@ OTHER = DeviceKey.from_seed(bytes(32))
 NONCE = "0123456789abcdef"
 REQUEST: dict[str, Any] = {
     "method": "POST",
-    "target": "/api/v1/work/claims?x=1",
+    "target": "/api/v1/claims?x=1",
     "body": b"{}",
     "sent_at_ms": 1_700_000_000_000,
     "nonce": NONCE,
@@ -66,8 +66,8 @@ def test_a_seed_of_another_length_is_refused(size: int) -> None:
     ("field", "value"),
     [
         ("method", "PUT"),
-        ("target", "/api/v1/work/claims?x=2"),
-        ("target", "/api/v1/work/claims"),
+        ("target", "/api/v1/claims?x=2"),
+        ("target", "/api/v1/claims"),
         ("body", b"{} "),
         ("sent_at_ms", 1_700_000_000_001),
         ("nonce", "0123456789abcdeF"),

@@ -53,7 +53,7 @@ async def test_every_try_carries_a_fresh_signature_over_the_request(url: str) ->
     for request in requests:
         proof = RequestProof.parse(request.headers["Authorization"])
         signed = request_bytes(
-            "POST", "/api/v1/work/heartbeats", request.content, proof.sent_at_ms, proof.nonce
+            "POST", "/api/v1/heartbeats", request.content, proof.sent_at_ms, proof.nonce
         )
         assert is_signed_by(KEY.public, signed, proof.signature)
         nonces.add(proof.nonce)

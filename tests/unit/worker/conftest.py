@@ -65,7 +65,7 @@ class Platform:
         return self.entered[route], self.gates[route]
 
     async def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        route = request.url.path.split("/")[4]
+        route = request.url.path.split("/")[3]
         self.calls[route] += 1
         if route in self.gates:
             self.entered[route].set()
