@@ -30,7 +30,7 @@ from gstd.kernel.errors import GstdError
 from gstd.kernel.ids import new_id
 from gstd.kernel.settings import Policy
 from gstd.proof_of_work.challenge import Challenge
-from gstd.proof_of_work.difficulty import difficulty_for, offer_life_s
+from gstd.proof_of_work.difficulty import Difficulty, difficulty_for, offer_life_s, solving_time_ms
 from gstd.protocol.work import Offer, OffersRequest, OffersResponse
 
 log = structlog.get_logger()
@@ -148,21 +148,22 @@ class Matchmaker:
     async def _hold(
         self, matches: Sequence[tuple[Candidate, Asker]]
     ) -> dict[Asker, list[Candidate]]:
-        """The matches whose task was not shown to others meanwhile."""
+        """The matches whose task was not shown to others meanwhile.
+
+        A hold lasts as long as solving takes, not as long as the offer lives: a device that is
+        gone, or barred meanwhile, keeps a task from others for that short time only.
+        """
         keys = [(str(candidate.task_id), candidate.wanted) for candidate, _ in matches]
-        lives = [self._life_s(candidate) for candidate, _ in matches]
-        held = await self._bus.hold(keys, 1000 * max(lives, default=0))
+        times = [solving_time_ms(_difficulty(candidate)) for candidate, _ in matches]
+        held = await self._bus.hold(keys, max(times, default=0))
         chosen: dict[Asker, list[Candidate]] = defaultdict(list)
         for (candidate, asker), is_held in zip(matches, held, strict=True):
             if is_held:
                 chosen[asker].append(candidate)
         return chosen
 
-    def _life_s(self, candidate: Candidate) -> int:
-        return offer_life_s(difficulty_for(candidate.reward, candidate.limits.wall_ms))
-
     def _offer(self, asker: Asker, candidate: Candidate, now: datetime) -> Offer:
-        difficulty = difficulty_for(candidate.reward, candidate.limits.wall_ms)
+        difficulty = _difficulty(candidate)
         expires_at = int(now.timestamp()) + offer_life_s(difficulty)
         challenge = Challenge(
             offer_id=new_id(),
@@ -172,7 +173,8 @@ class Matchmaker:
             count=difficulty.count,
             expires_at=expires_at,
         )
-        self._shown[candidate.task_id] = now + timedelta(seconds=offer_life_s(difficulty))
+        held_until = now + timedelta(milliseconds=solving_time_ms(difficulty))
+        self._shown[candidate.task_id] = held_until
         return Offer(
             offer_id=challenge.offer_id,
             task_id=candidate.task_id,
@@ -186,6 +188,10 @@ class Matchmaker:
             count=challenge.count,
             expires_at=expires_at,
         )
+
+
+def _difficulty(candidate: Candidate) -> Difficulty:
+    return difficulty_for(candidate.reward, candidate.limits.wall_ms)
 
 
 async def _first_of(news: asyncio.Event, hint: asyncio.Event, timeout_s: float) -> None:

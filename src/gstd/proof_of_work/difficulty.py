@@ -40,6 +40,11 @@ def difficulty_for(reward_nano: int, wall_ms: int) -> Difficulty:
     return Difficulty(bits=bits, count=max(1, (work + (1 << bits >> 1)) >> bits))
 
 
+def solving_time_ms(difficulty: Difficulty) -> int:
+    """Milliseconds in which a slow device has solved it, most probably; at least two seconds."""
+    return max(3 * difficulty.work // 500, 2_000)
+
+
 def offer_life_s(difficulty: Difficulty) -> int:
     """Seconds an offer lives: eight times the work at half a megahash per second, 15 to 300."""
     return min(max(8 * difficulty.work // 500_000, 15), 300)

@@ -190,7 +190,11 @@ def _events_of(move: Move) -> Iterator[Event]:
 
 
 async def expire_leases(connection: Connection, policy: Policy, now: datetime) -> int:
-    """End attempts whose lease is over and give their tasks on; returns how many ended."""
+    """End attempts that nobody can finish and give their tasks on; returns how many ended.
+
+    That is after the end of the lease, and at once when the device was suspended or revoked, which
+    is not the task's fault and uses up none of its retries.
+    """
     rows = await connection.fetch(store.sql["overdue_attempts"], now)
     if not rows:
         return 0
@@ -204,7 +208,7 @@ async def expire_leases(connection: Connection, policy: Policy, now: datetime) -
             job_id=jobs[row["task_id"]].job_id,
             task_id=row["task_id"],
             attempt_id=row["id"],
-            data={"verdict": Verdict.LEASE_EXPIRED},
+            data={"verdict": row["verdict"]},
         )
         for row in ended
     ]

@@ -56,6 +56,7 @@ class Verdict(StrEnum):
     WRONG = "wrong"
     UNPROVEN = "unproven"
     LEASE_EXPIRED = "lease_expired"
+    DEVICE_BARRED = "device_barred"
     HOST_FAULT = "host_fault"
     WALL_CLOCK = "wall_clock"
     SHUTTING_DOWN = "shutting_down"

@@ -92,15 +92,24 @@ FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n (id, state, verdict)
 WHERE a.id = n.id AND a.state IN ('running', 'submitted');
 
 -- name: overdue_attempts
-SELECT DISTINCT task_id FROM (
+-- Attempts whose lease is over, and those of devices that may not work any more.
+(
     SELECT task_id FROM attempt WHERE state = 'running' AND lease_until <= $1
     ORDER BY lease_until LIMIT 500
-) overdue;
+)
+UNION
+(
+    SELECT a.task_id FROM attempt a JOIN device d ON d.id = a.device_id AND d.state <> 'active'
+    WHERE a.state = 'running' LIMIT 500
+);
 
 -- name: expire_attempts
-UPDATE attempt SET state = 'expired', verdict = 'lease_expired', decided_at = $2
-WHERE task_id = ANY ($1) AND state = 'running' AND lease_until <= $2
-RETURNING id, task_id, account_id;
+UPDATE attempt a SET state = 'expired', decided_at = $2,
+    verdict = CASE WHEN a.lease_until <= $2 THEN 'lease_expired' ELSE 'device_barred' END
+FROM device d
+WHERE d.id = a.device_id AND a.task_id = ANY ($1) AND a.state = 'running'
+    AND (a.lease_until <= $2 OR d.state <> 'active')
+RETURNING a.id, a.task_id, a.account_id, a.verdict;
 
 -- name: tasks_past_deadline
 SELECT id FROM task WHERE state IN ('blocked', 'queued', 'running') AND deadline <= $1

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from gstd.accounts import service as accounts
 from gstd.dispatch import claims
 from gstd.kernel.errors import Refusal
 from gstd.kernel.ids import new_id
@@ -162,3 +163,18 @@ async def beat(world: World, device: Device, claimed: Claimed) -> Alive | Refusa
         lambda conn: claims.heartbeat(conn, device.actor, ids, world.policy, world.clock.now())
     )
     return outcome
+
+
+async def test_a_revoked_devices_task_goes_on_at_once_and_keeps_its_retries(world: World) -> None:
+    [task] = await world.tasks((await world.job()).id)
+    device, other = await world.device(), await world.device()
+    await world.claim(device, task.id)
+    assert await world.expire_leases() == 0
+    who = device.actor
+    await world.run(
+        lambda conn: accounts.revoke_device(conn, who.account_id, who.device_id, world.clock.now())
+    )
+    assert await world.expire_leases() == 1
+    seen = await world.task(task.id)
+    assert (seen.state, seen.retries, seen.attempts[0].verdict) == ("queued", 0, "device_barred")
+    await world.claim(other, task.id)

@@ -122,7 +122,7 @@ class History:
 
     def end(self, attempt: Attempt, verdict: Verdict) -> None:
         """The attempt ends without a result."""
-        is_expiry = verdict is Verdict.LEASE_EXPIRED
+        is_expiry = verdict in {Verdict.LEASE_EXPIRED, Verdict.DEVICE_BARRED}
         state = AttemptState.EXPIRED if is_expiry else AttemptState.RELEASED
         self._replace(attempt, state=state, verdict=verdict, decided_at=self.now)
         self.settle()
