@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,9 @@ def test_the_demo_survives_a_kill_of_each_process_it_started(tmp_path: Path) -> 
     with stopping(gstd("demo", "--exit", "--json", "--picture", picture, state=tmp_path)) as demo:
         wait_for(lambda: find(demo.pid, VICTIMS["an honest worker"]), "a working demo")
         for name, pattern in VICTIMS.items():
-            pid = wait_for(lambda pattern=pattern: find(demo.pid, pattern), name)  # type: ignore[misc]
+            pid = wait_for(partial(find, demo.pid, pattern), name)
             kill(pid)
-            wait_for(
-                lambda pattern=pattern, pid=pid: find(demo.pid, pattern, other_than=pid),  # type: ignore[misc]
-                f"the return of {name}",
-            )
+            wait_for(partial(find, demo.pid, pattern, other_than=pid), f"the return of {name}")
         report = finish(demo)
     assert_paid_and_sound(report)
     assert not leftovers(tmp_path)

@@ -52,7 +52,7 @@ async def list_modules(actor: ActorDep, platform: PlatformDep) -> list[ModuleVie
 
 
 @get("/{module_id:str}/metadata", summary="A module's metadata")
-async def metadata(actor: ActorDep, module_id: FromPath[str], platform: PlatformDep) -> ModuleView:  # noqa: ARG001
+async def metadata(actor: ActorDep, module_id: FromPath[str], platform: PlatformDep) -> ModuleView:  # noqa: ARG001 - only who has an account may ask
     """Size, imports, exports, memory and the execution profile."""
     return (await edge.read(platform, lambda conn: modules.module(conn, module_id))).view()
 

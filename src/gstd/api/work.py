@@ -76,7 +76,9 @@ async def submit(
     data: JSONBody[SubmitsRequest], device: DeviceDep, platform: PlatformDep
 ) -> SubmitsResponse:
     """Store results and let everything that follows happen. Safe to repeat."""
-    await submits.store_outputs(platform.blobs, data.results)
+    async with platform.database.connection() as connection:
+        good = await submits.acceptable(connection, device, data.results, platform.clock.now())
+    await submits.store_outputs(platform.blobs, good)
     outcomes = await edge.batch(
         platform,
         data.results,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, run, table
+from gstd.protocol.types import Role
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,7 +59,7 @@ def errors(
 @app.command("create-account")
 def create_account(
     name: str,
-    role: Annotated[list[str], typer.Option(help="requester, worker or admin; repeatable.")],
+    role: Annotated[list[Role], typer.Option(help="What it may do; repeatable.")],
     url: UrlOption = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
@@ -66,9 +67,8 @@ def create_account(
     """Make an account. Its API key is shown this once."""
     from gstd.cli.session import connect
     from gstd.protocol.people import AccountRequest
-    from gstd.protocol.types import Role
 
-    request = AccountRequest(name=name, roles=[Role(item) for item in role])
+    request = AccountRequest(name=name, roles=role)
 
     async def work() -> NewAccount:
         async with connect(url, api_key) as client:

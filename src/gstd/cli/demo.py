@@ -15,7 +15,7 @@ from rich.table import Table
 
 from gstd.cli import mandelbrot
 from gstd.cli.credentials import Credentials, load_credentials
-from gstd.cli.output import err, out, print_json, table
+from gstd.cli.output import err, out, print_json, table, teller
 from gstd.cli.processes import configure_logs
 from gstd.cli.progress import JobProgress
 from gstd.cli.stack import Stack, Tell, open_stack
@@ -72,8 +72,7 @@ async def _demo(settings: Settings, *, leave: bool, as_json: bool, picture: Path
     configure_logs(as_json=settings.log_json)
     started = time.perf_counter()
     stop = stop_signal()
-    console = err if as_json else out
-    tell: Tell = lambda line: console.print(f"  {line}")  # noqa: E731
+    tell = teller(err if as_json else out)
     async with open_stack(settings, tell, on_state=report_restart) as stack:
         play = asyncio.ensure_future(_play(stack, tell, picture, started, as_json=as_json))
         stopped = asyncio.ensure_future(stop.wait())

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
+import msgspec
 import typer
 
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, out, run, table
+from gstd.kernel.clock import SystemClock
+from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd, parse_gstd
+from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.jobs import InputRange, JobRequest
+from gstd.protocol.types import Asset, Priority, Tier
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gstd.protocol.execution import TaskInput
     from gstd.protocol.jobs import JobPage, JobView, TaskResult, TaskView
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,7 +35,8 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
     module: Annotated[str, typer.Argument(help="A .wasm file, or the hash of an uploaded module.")],
     reward: Annotated[str, typer.Option(help="Reward per task, such as 0.01.")],
     inputs: Annotated[
-        Path | None, typer.Option(help="A JSON Lines file: one task's {args, stdin, seed} a line.")
+        Path | None,
+        typer.Option(exists=True, help="A JSON Lines file: one task's {args, stdin, seed} a line."),
     ] = None,
     count: Annotated[
         int | None, typer.Option(help="So many tasks, numbered by {index} in --arg.", min=1)
@@ -36,9 +44,17 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
     arg: Annotated[
         list[str] | None, typer.Option(help="An argument of every task; repeatable.")
     ] = None,
-    tier: Annotated[str, typer.Option(help="full or quorum.")] = "full",
-    asset: Annotated[str, typer.Option(help="GSTD or TEST.")] = "TEST",
-    priority: Annotated[str, typer.Option(help="critical, high, normal or low.")] = "normal",
+    tier: Annotated[Tier, typer.Option(help="How results are verified.")] = Tier.FULL,
+    quorum: Annotated[
+        int, typer.Option(help="Independent results that must agree.", min=2, max=5)
+    ] = 2,
+    asset: Annotated[Asset, typer.Option(help="What the job pays in.")] = Asset.TEST,
+    priority: Annotated[Priority, typer.Option(help="How urgent it is.")] = Priority.NORMAL,
+    hours: Annotated[
+        float | None, typer.Option(help="Give up after so many hours; else after 7 days.", min=0)
+    ] = None,
+    fuel: Annotated[int, typer.Option(help="Fuel per task.", min=1)] = Limits().fuel,
+    memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=1)] = 256,
     name: Annotated[str, typer.Option(help="What to call the job.")] = "job",
     watch_it: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     url: UrlOption = None,
@@ -47,27 +63,28 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
 ) -> None:
     """Post a job. The money of all its tasks is locked, or nothing happens."""
     from gstd.cli.session import connect
-    from gstd.protocol.jobs import InputRange, JobRequest
-    from gstd.protocol.types import Asset, Priority, Tier
 
-    file = Path(module)
-    binary = file.read_bytes() if file.is_file() else None
+    binary = read_module(module)
     numbered = tuple(arg or ["{index}"])
+    end = None if hours is None else SystemClock().now() + timedelta(hours=hours)
     request = JobRequest(
         module=module if binary is None else hashlib.sha256(binary).hexdigest(),
         name=name,
-        reward_nano=str(parse_gstd(reward)),
+        reward_nano=str(read_amount(reward)),
         inputs=None if inputs is None else read_inputs(inputs),
         range=None if count is None else InputRange(count=count, args=numbered),
-        tier=Tier(tier),
-        asset=Asset(asset),
-        priority=Priority(priority),
+        tier=tier,
+        quorum=quorum,
+        asset=asset,
+        priority=priority,
+        deadline=end,
+        limits=Limits(fuel=fuel, memory_bytes=memory_mb << 20),
     )
 
     async def work() -> JobView:
         async with connect(url, api_key) as client:
             if binary is not None:
-                await client.upload_module(binary, file.stem)
+                await client.upload_module(binary, Path(module).stem)
             return await client.post_job(request)
 
     job = run(work())
@@ -77,13 +94,29 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
         emit(job, as_json, _card)
 
 
+def read_module(module: str) -> bytes | None:
+    """The bytes of a file, or ``None`` for a module's hash. Raises ``InvalidInputError``."""
+    if re.fullmatch(r"[0-9a-f]{64}", module):
+        return None
+    try:
+        return Path(module).read_bytes()
+    except OSError as error:
+        raise InvalidInputError(
+            f"{module}: {error.strerror}",
+            hint="Give a .wasm file, or a hash that `gstd module list` shows.",
+        ) from error
+
+
+def read_amount(text: str) -> int:
+    """Nano of an amount that was typed. Raises ``InvalidInputError``."""
+    try:
+        return parse_gstd(text)
+    except ValueError as error:
+        raise InvalidInputError(str(error), hint="Write it like 0.01.") from error
+
+
 def read_inputs(file: Path) -> list[TaskInput]:
     """The inputs in a JSON Lines file. Raises ``InvalidInputError`` naming the line."""
-    import msgspec
-
-    from gstd.kernel.errors import InvalidInputError
-    from gstd.protocol.execution import TaskInput
-
     found = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -172,8 +205,6 @@ def results(
     from gstd.cli.session import connect
 
     async def work() -> list[TaskResult]:
-        import msgspec
-
         found = []
         async with connect(url, api_key) as client:
             async for result in client.results(job, output=to is not None):

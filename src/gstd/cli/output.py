@@ -41,6 +41,15 @@ def emit(value: T, as_json: bool, render: Callable[[T], object]) -> None:
         out.print(render(value))
 
 
+def teller(console: Console) -> Callable[[str], None]:
+    """Tells the steps of a longer work, a line each."""
+
+    def tell(line: str) -> None:
+        console.print(f"  {line}")
+
+    return tell
+
+
 def table(title: str, *columns: str) -> Table:
     """A table in the one style of this command."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")

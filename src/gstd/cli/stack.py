@@ -129,6 +129,8 @@ async def _with_stores(
             tell("Valkey is not installed: work goes on with PostgreSQL alone")
     if settings.secret is None and settings.mode is Mode.DEVELOPMENT:
         changes["secret"] = _kept_hex(state / "secret.key")
+    elif settings.secret is None:
+        settings.secret_bytes()  # production has no defaults: say so before anything starts
     if settings.blobs_url is None:
         changes["blobs_url"] = f"file://{state}/blobs"
     return msgspec.structs.replace(settings, **changes)

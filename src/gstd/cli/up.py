@@ -9,9 +9,9 @@ import time
 
 import msgspec
 
-from gstd.cli.output import err, out, print_json
+from gstd.cli.output import err, out, print_json, teller
 from gstd.cli.processes import configure_logs
-from gstd.cli.stack import Tell, bootstrap, migrate_database, open_stack
+from gstd.cli.stack import bootstrap, migrate_database, open_stack
 from gstd.embedded.process import State
 from gstd.kernel.settings import Settings, settings_from
 
@@ -40,8 +40,7 @@ async def _up(settings: Settings, as_json: bool) -> None:
     configure_logs(as_json=settings.log_json)
     started = time.perf_counter()
     stop = stop_signal()
-    console = err if as_json else out
-    tell: Tell = lambda line: console.print(f"  {line}")  # noqa: E731
+    tell = teller(err if as_json else out)
     async with open_stack(settings, tell, on_state=report_restart) as stack:
         seconds = round(time.perf_counter() - started, 2)
         if as_json:

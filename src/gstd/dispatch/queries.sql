@@ -1,5 +1,5 @@
 -- name: candidates
-SELECT t.id AS task_id, t.job_id, t.wanted, j.account_id AS owner, j.reward, j.asset,
+SELECT t.id AS task_id, t.job_id, t.wanted, j.reward, j.asset,
     j.module_hash, j.limits, j.profile
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.wanted > 0 AND t.available_at <= $1 AND t.deadline > $1

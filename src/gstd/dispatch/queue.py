@@ -27,7 +27,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     task_id: UUID
     job_id: UUID
     wanted: int
-    owner: UUID
     reward: int
     asset: Asset
     module_hash: bytes

@@ -67,6 +67,17 @@ class Checked(msgspec.Struct, frozen=True):
     result: Result
 
 
+async def acceptable(
+    connection: Connection, device: DeviceActor, items: Sequence[SubmitItem], now: datetime
+) -> list[SubmitItem]:
+    """The items that would be stored now: of running attempts of this device, rightly signed.
+
+    Only their bytes are worth keeping; ``submit`` decides under the tasks' locks.
+    """
+    held = await _held(connection, device, items)
+    return [item for item in items if isinstance(_judge(item, held, device, now), Checked)]
+
+
 async def store_outputs(blobs: Blobs, items: Sequence[SubmitItem]) -> None:
     """Keep the bytes under their hashes. Comes before the transaction that refers to them."""
     for item in items:
@@ -87,29 +98,39 @@ async def submit(
     Idempotent by attempt and signature. A late result is refused by name and changes nothing.
     """
     await connection.fetch(_sql["lock_tasks"], [item.task_id for item in items])
-    rows = await connection.fetch(
-        _sql["attempts"], [item.attempt_id for item in items], device.device_id
-    )
-    held = {attempt.attempt_id: attempt for attempt in to_structs(rows, Held)}
+    held = await _held(connection, device, items)
     outcomes: dict[int, Submitted | Refusal] = {}
-    checked: dict[int, Checked] = {}
+    checked: list[Checked] = []
     for position, item in enumerate(items):
-        try:
-            found = _check(item, held, device, now)
-        except GstdError as error:
-            outcomes[position] = error.refusal()
+        found = _judge(item, held, device, now)
+        if isinstance(found, Checked):
+            checked.append(found)
+            held.pop(item.attempt_id)  # a twin in the same batch is refused
         else:
-            if isinstance(found, Submitted):
-                outcomes[position] = found
-            else:
-                checked[position] = found
-                held.pop(item.attempt_id)  # a twin in the same batch is refused
-    states = await _record(connection, device, list(checked.values()), policy, now)
+            outcomes[position] = found
+    states = await _record(connection, device, checked, policy, now)
     return [
         outcomes.get(position)
         or Submitted(attempt_id=item.attempt_id, state=states[item.attempt_id])
         for position, item in enumerate(items)
     ]
+
+
+async def _held(
+    connection: Connection, device: DeviceActor, items: Sequence[SubmitItem]
+) -> dict[UUID, Held]:
+    ids = [item.attempt_id for item in items]
+    rows = await connection.fetch(_sql["attempts"], ids, device.device_id)
+    return {attempt.attempt_id: attempt for attempt in to_structs(rows, Held)}
+
+
+def _judge(
+    item: SubmitItem, attempts: dict[UUID, Held], device: DeviceActor, now: datetime
+) -> Checked | Submitted | Refusal:
+    try:
+        return _check(item, attempts, device, now)
+    except GstdError as error:
+        return error.refusal()
 
 
 def _check(

@@ -18,7 +18,7 @@ SELECT ledger.charge_referee($1, $2, $3, $4);
 SELECT task_id, amount FROM ledger.refund_tasks($1, $2);
 
 -- name: refund_unmade
-SELECT ledger.refund_unmade($1, $2);
+SELECT job_id, amount FROM ledger.refund_unmade($1, $2);
 
 -- name: vest_due
 SELECT attempt_id, task_id, owner, amount FROM ledger.vest_due($1, $2);

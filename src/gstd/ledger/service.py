@@ -149,10 +149,12 @@ async def refund_tasks(
     return to_structs(await connection.fetch(_sql["refund_tasks"], tasks, now), Refund)
 
 
-async def refund_unmade(connection: Connection, job_id: UUID, now: datetime) -> int:
-    """Give back the money of a job's tasks whose rows were never made."""
-    amount: int = await connection.fetchval(_sql["refund_unmade"], job_id, now)
-    return amount
+async def refund_unmade(
+    connection: Connection, jobs: Sequence[UUID], now: datetime
+) -> dict[UUID, int]:
+    """Give back the money of jobs' tasks whose rows were never made: nano by job."""
+    rows = await connection.fetch(_sql["refund_unmade"], jobs, now)
+    return {row["job_id"]: row["amount"] for row in rows}
 
 
 async def vest_due(connection: Connection, now: datetime, limit: int) -> list[Vested]:

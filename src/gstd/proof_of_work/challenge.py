@@ -16,8 +16,6 @@ import uuid
 
 import msgspec
 
-ALGORITHM = "sha256-lz/1"
-
 _NONCE = re.compile(r"[0-9a-f]{1,16}")
 
 

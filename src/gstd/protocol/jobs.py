@@ -108,7 +108,8 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
 class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks by state; ``queued`` includes tasks whose rows are not made yet.
 
-    ``paid`` counts accepted tasks all of whose earnings have vested.
+    ``paid`` counts accepted tasks all of whose earnings have vested, ``rejected_results`` results
+    that were found wrong.
     """
 
     tasks: int = 0

@@ -10,7 +10,7 @@ import msgspec
 
 from gstd.accounts.model import shard_of
 from gstd.blobs.store import Blobs
-from gstd.database.connection import Connection, to_struct, to_structs
+from gstd.database.connection import Connection, to_structs
 from gstd.events.service import Event, append
 from gstd.kernel.canonical import digest
 from gstd.kernel.ids import new_id
@@ -39,12 +39,9 @@ class JobToFill(msgspec.Struct, frozen=True):
     """A job some of whose task rows do not exist yet."""
 
     id: UUID
-    shard: int
     task_count: int
     made: int
     task_lock: int
-    priority: int
-    deadline: datetime
     input_range: InputRange | None
     inputs_hash: bytes | None
 
@@ -220,24 +217,6 @@ async def _inputs(blobs: Blobs, job: JobToFill, indexes: range) -> list[TaskInpu
     return _decode_inputs(await blobs.get(job.inputs_hash))[indexes.start : indexes.stop]
 
 
-class LockedJob(msgspec.Struct, frozen=True):
-    """A job row under its lock."""
-
-    id: UUID
-    account_id: UUID
-    state: str
-    made: int
-    dropped: int
-    task_count: int
-
-
-async def _lock_job(connection: Connection, job_id: UUID) -> LockedJob:
-    row = await connection.fetchrow(sql["lock_job"], job_id)
-    if row is None:
-        raise JobNotFoundError
-    return to_struct(row, LockedJob)
-
-
 async def cancel_job(
     connection: Connection, owner: UUID, job_id: UUID, policy: Policy, now: datetime
 ) -> None:
@@ -246,26 +225,22 @@ async def cancel_job(
     Results that wait for their verdict are still judged, and paid when right. Cancelling a job
     that has ended changes nothing. Raises ``JobNotFoundError`` for somebody else's job.
     """
-    job = await _lock_job(connection, job_id)
-    if job.account_id != owner:
+    state = await connection.fetchval(sql["lock_job"], job_id, owner)
+    if state is None:
         raise JobNotFoundError
-    if job.state != "open":
+    if state != "open":
         return
     await connection.execute(sql["cancel_job"], job_id, now)
-    await ledger.refund_unmade(connection, job_id, now)
     rows = await connection.fetch(sql["unfinished_tasks"], job_id)
     await append(connection, [Event(kind="job.cancelled", accounts=(owner,), job_id=job_id)], now)
     await advance(connection, [row["id"] for row in rows], policy, now)
+    await ledger.refund_unmade(connection, [job_id], now)  # tasks are locked before accounts
 
 
 async def expire_jobs(connection: Connection, now: datetime) -> int:
     """Give back the money of tasks that were never made before their job's deadline."""
-    rows = await connection.fetch(sql["jobs_past_deadline"], now)
-    for row in rows:
-        job = await _lock_job(connection, row["id"])
-        if job.state == "open":
-            await connection.execute(sql["drop_unmade"], job.id)
-            await ledger.refund_unmade(connection, job.id, now)
+    rows = await connection.fetch(sql["drop_unmade"], now)
+    await ledger.refund_unmade(connection, [row["id"] for row in rows], now)
     return len(rows)
 
 

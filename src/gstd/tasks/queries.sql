@@ -9,7 +9,7 @@ INSERT INTO job (
 );
 
 -- name: jobs_to_fill
-SELECT id, shard, task_count, made, task_lock, priority, deadline, input_range, inputs_hash
+SELECT id, task_count, made, task_lock, input_range, inputs_hash
 FROM job j
 WHERE state = 'open' AND made + dropped < task_count AND deadline > $3
     AND ($1::uuid[] IS NULL OR id = ANY ($1))
@@ -122,14 +122,16 @@ WHERE state IN ('blocked', 'queued', 'running', 'verifying') AND updated_at <= $
 ORDER BY id LIMIT $3;
 
 -- name: lock_job
-SELECT id, account_id, state, made, dropped, task_count FROM job WHERE id = $1 FOR UPDATE;
-
--- name: jobs_past_deadline
-SELECT id FROM job
-WHERE state = 'open' AND made + dropped < task_count AND deadline <= $1 ORDER BY id LIMIT 20;
+SELECT state FROM job WHERE id = $1 AND account_id = $2 FOR UPDATE;
 
 -- name: drop_unmade
-UPDATE job SET dropped = task_count - made WHERE id = $1;
+UPDATE job SET dropped = task_count - made
+WHERE id IN (
+    SELECT id FROM job
+    WHERE state = 'open' AND made + dropped < task_count AND deadline <= $1
+    ORDER BY id LIMIT 20 FOR UPDATE SKIP LOCKED
+)
+RETURNING id;
 
 -- name: cancel_job
 UPDATE job SET state = 'cancelled', closed_at = $2, dropped = task_count - made WHERE id = $1;
@@ -165,9 +167,9 @@ WHERE t.job_id = $1 AND t.state = 'accepted' AND NOT EXISTS (
     SELECT FROM ledger.earning g WHERE g.task_id = t.id AND g.state <> 'vested'
 );
 
--- name: count_rejected
+-- name: count_wrong
 SELECT count(*)::integer FROM attempt a JOIN task t ON t.id = a.task_id
-WHERE t.job_id = $1 AND a.state = 'rejected';
+WHERE t.job_id = $1 AND a.verdict = 'wrong';
 
 -- name: tasks
 SELECT t.id, t.job_id, t.index, t.state, t.reason, t.revision, t.retries, t.available_at
@@ -199,7 +201,7 @@ WHERE t.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
 -- name: devices_of_job
 SELECT d.id AS device_id, d.name AS device_name, d.state, d.trust,
     count(*) FILTER (WHERE a.state = 'accepted')::integer AS accepted,
-    count(*) FILTER (WHERE a.state = 'rejected')::integer AS rejected,
+    count(*) FILTER (WHERE a.verdict = 'wrong')::integer AS rejected,
     coalesce(sum(g.amount) FILTER (WHERE g.state = 'held'), 0)::text AS held_nano,
     coalesce(sum(g.amount) FILTER (WHERE g.state = 'vested'), 0)::text AS vested_nano
 FROM task t JOIN attempt a ON a.task_id = t.id JOIN device d ON d.id = a.device_id

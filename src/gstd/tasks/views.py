@@ -81,7 +81,7 @@ async def _counts(connection: Connection, job: Row) -> JobCounts:
     return JobCounts(
         tasks=facts["task_count"],
         paid=await connection.fetchval(sql["count_paid"], facts["id"]),
-        rejected_results=await connection.fetchval(sql["count_rejected"], facts["id"]),
+        rejected_results=await connection.fetchval(sql["count_wrong"], facts["id"]),
         **states,
     )
 

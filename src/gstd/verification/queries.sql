@@ -13,6 +13,11 @@ UPDATE referee_run SET state = 'failed', error = 'its referees died', lease_unti
 WHERE state = 'running' AND lease_until <= $1 AND tries >= $2
 RETURNING id;
 
+-- name: lock_runs
+-- In the order in which ``ask_referee`` takes them.
+SELECT FROM referee_run WHERE id = ANY ($1)
+ORDER BY metered_hash, profile, input_hash, limits_hash FOR NO KEY UPDATE;
+
 -- name: keep_runs
 UPDATE referee_run r SET lease_until = $3
 FROM unnest($1::uuid[], $2::smallint[]) AS n (id, tries)

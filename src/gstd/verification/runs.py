@@ -85,11 +85,13 @@ async def keep_runs(
     connection: Connection, runs: Sequence[Run], policy: Policy, now: datetime
 ) -> None:
     """Extend the leases of runs that are under way."""
+    await _lock(connection, runs)
     await connection.execute(_sql["keep_runs"], *_tokens(runs), _lease_end(policy, now))
 
 
 async def return_runs(connection: Connection, runs: Sequence[Run]) -> None:
     """Put runs back that were taken and not run, as if they had never been taken."""
+    await _lock(connection, runs)
     await connection.execute(_sql["return_runs"], *_tokens(runs))
 
 
@@ -100,6 +102,7 @@ async def record_runs(
 
     A failed run goes back to the queue until its tries are spent.
     """
+    await _lock(connection, [end.run for end in ends])
     finished = [end for end in ends if isinstance(end, Finished)]
     failed = [end for end in ends if isinstance(end, Failed)]
     if finished:
@@ -135,6 +138,10 @@ async def judge_waiting(
     """
     rows = await connection.fetch(_sql["tasks_waiting_for"], runs)
     return len(await advance(connection, [row["id"] for row in rows], policy, now))
+
+
+async def _lock(connection: Connection, runs: Sequence[Run]) -> None:
+    await connection.execute(_sql["lock_runs"], [run.id for run in runs])
 
 
 def _tokens(runs: Sequence[Run]) -> tuple[list[UUID], list[int]]:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from gstd.blobs.store import BlobMissingError
 from gstd.dispatch import claims, submits
 from gstd.ledger import service as ledger
 from gstd.protocol.types import Role
@@ -216,3 +217,22 @@ async def test_a_device_without_work_is_told_why(house: House) -> None:
     other = await device.client.offers(OffersRequest(profile="another/1"))
     assert other.offers == []
     assert "execution profile" in str(other.idle)
+
+
+async def test_bytes_that_no_attempt_vouches_for_are_never_stored(house: House) -> None:
+    device, stranger = await house.device(), await house.device()
+    job = await house.job(await house.requester())
+    [claimed] = await house.claim(device, job)
+    forged = msgspec.structs.replace(
+        signed(device, claimed, outcome(b"forged")), signature=b"\0" * 64
+    )
+    foreign = signed(stranger, claimed, outcome(b"foreign"))
+    assert codes(await device.client.submits([forged])) == ["bad_signature"]
+    assert codes(await stranger.client.submits([foreign])) == ["attempt_not_found"]
+    for output in (b"forged", b"foreign"):
+        with pytest.raises(BlobMissingError):
+            await house.platform.blobs.get(hashlib.sha256(output).digest())
+    good = signed(device, claimed, outcome(b"vouched for"))
+    assert codes(await device.client.submits([good])) == ["Submitted"]
+    digest = hashlib.sha256(b"vouched for").digest()
+    assert await house.platform.blobs.get(digest) == b"vouched for"

@@ -192,10 +192,10 @@ async def test_filling_and_giving_back_what_was_never_made_share_the_money_exact
             lambda conn, job=job: ledger.allot(conn, job, [new_id()], 100)  # type: ignore[misc]
             for _ in range(6)
         ]
-        works += [lambda conn, job=job: ledger.refund_unmade(conn, job, now)] * 2  # type: ignore[misc]
+        works += [lambda conn, job=job: ledger.refund_unmade(conn, [job], now)] * 2  # type: ignore[misc]
         results = await race(database, works)
         made = sum(result is None for result in results)
-        given_back = sum(result for result in results if isinstance(result, int))
+        given_back = sum(sum(result.values()) for result in results if isinstance(result, dict))
         assert given_back == 1_000 - 100 * made
     await assert_sound(database)
 

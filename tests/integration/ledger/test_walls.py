@@ -42,7 +42,7 @@ async def used(database: Database, clock: ManualClock) -> Database:
             )
         await ledger.charge_referee(conn, [RefereeCharge(task, new_id(), 7)], now)
         await ledger.refund_tasks(conn, [task], now)
-        await ledger.refund_unmade(conn, job, now)
+        await ledger.refund_unmade(conn, [job], now)
         await ledger.vest_due(conn, now, 10)
 
     await database.run(move)

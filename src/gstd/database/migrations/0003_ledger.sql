@@ -395,24 +395,33 @@ BEGIN
     RETURN QUERY SELECT p.ref, p.amount FROM unnest(v_postings) p;
 END $$;
 
--- Gives back the money of tasks whose rows were never made. Returns the amount.
-CREATE FUNCTION ledger.refund_unmade(p_job uuid, p_at timestamptz)
-RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
+-- Gives back the money of tasks whose rows were never made. Returns the jobs that had some.
+CREATE FUNCTION ledger.refund_unmade(p_jobs uuid[], p_at timestamptz)
+RETURNS TABLE (job_id uuid, amount bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
 DECLARE
-    v_escrow ledger.job_escrow;
-    v_amount bigint;
+    v_postings ledger.posting[];
 BEGIN
-    SELECT * INTO STRICT v_escrow FROM ledger.job_escrow WHERE job_id = p_job FOR NO KEY UPDATE;
-    v_amount := v_escrow.funded - v_escrow.allotted - v_escrow.returned;
-    IF v_amount = 0 THEN
-        RETURN 0;
-    END IF;
-    UPDATE ledger.job_escrow SET returned = returned + v_amount WHERE job_id = p_job;
-    PERFORM ledger.post(ARRAY[ROW(
-        'refund', p_job, 0, v_escrow.asset, v_escrow.account_id,
-        ledger.account_id(v_escrow.owner, 'available', v_escrow.asset), v_amount
-    )::ledger.posting], p_at);
-    RETURN v_amount;
+    PERFORM 1 FROM ledger.job_escrow j WHERE j.job_id = ANY (p_jobs)
+    ORDER BY j.job_id FOR NO KEY UPDATE;
+
+    WITH rest AS (
+        SELECT j.job_id AS id, j.owner, j.asset, j.account_id,
+            j.funded - j.allotted - j.returned AS left_over
+        FROM ledger.job_escrow j WHERE j.job_id = ANY (p_jobs)
+    ), given AS (
+        UPDATE ledger.job_escrow j SET returned = j.returned + r.left_over
+        FROM rest r WHERE j.job_id = r.id AND r.left_over > 0
+    )
+    SELECT array_agg(ROW(
+        'refund', r.id, 0, r.asset, r.account_id, a.id, r.left_over
+    )::ledger.posting ORDER BY r.id)
+    INTO v_postings
+    FROM rest r
+    JOIN ledger.account a ON a.owner = r.owner AND a.kind = 'available' AND a.asset = r.asset
+    WHERE r.left_over > 0;
+    PERFORM ledger.post(v_postings, p_at);
+    RETURN QUERY SELECT p.ref, p.amount FROM unnest(v_postings) p;
 END $$;
 
 -- Vests held earnings whose time has come, at most p_limit of them.
