@@ -37,8 +37,14 @@ def balance(url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOptio
 def _rows(wallet: WalletView) -> Table | str:
     if not wallet.balances:
         return "This account has never had any money."
-    rows = table("Wallet", "asset", "#available", "#escrow", "#held", "#total")
+    rows = table("Wallet", "asset", "#available", "#escrow", "#held", "#reserved", "#total")
     for item in wallet.balances:
-        amounts = (item.available_nano, item.escrow_nano, item.held_nano, item.total_nano)
+        amounts = (
+            item.available_nano,
+            item.escrow_nano,
+            item.held_nano,
+            item.reserved_nano,
+            item.total_nano,
+        )
         rows.add_row(item.asset, *(format_gstd(int(amount)) for amount in amounts))
     return rows

@@ -10,16 +10,32 @@ FROM jsonb_to_recordset($1::jsonb) AS e (
 SELECT position FROM event_head FOR UPDATE SKIP LOCKED;
 
 -- name: move_finished
+-- An outbox row of transfers becomes one log row for each of them.
 WITH finished AS (
     SELECT id FROM event_outbox
     WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY id LIMIT $2
 ), moved AS (
     DELETE FROM event_outbox WHERE id IN (SELECT id FROM finished) RETURNING *
+), entry AS (
+    SELECT id, NULL::bigint AS transfer_id, kind, at, accounts, job_id, task_id, attempt_id, data
+    FROM moved WHERE transfers IS NULL
+    UNION ALL
+    SELECT m.id, f.id, 'transfer', f.at, f.accounts, f.job_id, NULL, NULL, f.data
+    FROM moved m CROSS JOIN LATERAL unnest(m.transfers) AS t (id)
+    JOIN ledger.transfer_fact f ON f.id = t.id
+), numbered AS MATERIALIZED (
+    SELECT $1 + row_number() OVER (ORDER BY id, transfer_id) AS position, gen_random_uuid() AS salt, entry.*
+    FROM entry
 ), logged AS (
-    INSERT INTO event_log (position, kind, at, accounts, job_id, task_id, attempt_id, data)
-    SELECT $1 + row_number() OVER (ORDER BY id), kind, at, accounts, job_id, task_id, attempt_id, data
-    FROM moved
+    INSERT INTO event_log (
+        position, kind, at, accounts, job_id, task_id, attempt_id, data, transfer_id, salt, leaf
+    )
+    SELECT position, kind, at, accounts, job_id, task_id, attempt_id, data, transfer_id, salt,
+        audit_leaf(salt, audit_text(
+            position, kind, at, accounts, job_id, task_id, attempt_id, data
+        ))
+    FROM numbered
     RETURNING position
 )
 UPDATE event_head SET position = $1 + (SELECT count(*) FROM logged)

@@ -50,6 +50,22 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     challenge_window_s: Annotated[int, Meta(ge=0)] = 24 * 3600
     """How long an earning that no referee has proved stays held."""
 
+    holdback_rewards: Annotated[int, Meta(ge=0)] = 19
+    """How many of its newest unproved earnings a device leaves behind: ``ceil((1 - p) / p)`` for a
+    share p = 5 % of audited results, so that what a cheat risks outweighs what it gains."""
+
+    holdback_s: Annotated[int, Meta(ge=0)] = 7 * 24 * 3600
+    """After so long they vest all the same, for a device that has stopped working."""
+
+    restitution_bps: Share = 1_000
+    """The share of the fees that pays for repairing wrong results."""
+
+    idle_refund_s: Positive = 7 * 24 * 3600
+    """A job on which nothing has happened for so long ends, and its escrow goes back."""
+
+    fold_limit: Positive = 100_000
+    """How many transfers one sweep folds into balances and days."""
+
     max_job_life_s: Positive = 7 * 24 * 3600
     max_module_bytes: Positive = 32 << 20
     max_memory_bytes: Positive = 1 << 30

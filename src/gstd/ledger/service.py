@@ -20,10 +20,21 @@ INVARIANTS = (
     "sum of all balances is zero",
     "only issued money is below zero",
     "a balance is the sum of its transfers",
+    "a spendable account counts and chains its transfers",
+    "a transfer stays within one asset",
     "an escrow account holds what its job and tasks have left",
     "a task has released what its attempts earned",
+    "a task was charged for its referee runs",
+    "a task has frozen what its open disputes contest",
+    "an earning is frozen while its dispute is open",
     "a held account holds the held earnings",
+    "a reserved account holds the open withdrawals",
+    "suspense holds the deposits without owner",
+    "the days add up to what is folded",
 )
+
+DEFAULT_HOLDBACK = 19
+"""``ceil((1 - p) / p)`` rewards, for a share p = 5 % of audited results: cheating never pays."""
 
 
 class Funding(msgspec.Struct, frozen=True):
@@ -44,7 +55,11 @@ class Funded(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """An accepted attempt: ``amount`` to its owner, ``fee`` to the platform, both in nano."""
+    """An accepted attempt: ``amount`` to its owner, ``fee`` to the platform, both in nano.
+
+    A proved result vests at ``final_at``. Another is kept back until ``kept_until``, or until its
+    device has earned enough newer ones, but never less than to ``final_at``.
+    """
 
     task_id: UUID
     attempt_id: UUID
@@ -53,6 +68,7 @@ class Settlement(msgspec.Struct, frozen=True):
     amount: int
     fee: int
     final_at: datetime
+    kept_until: datetime | None = None
 
 
 class RefereeCharge(msgspec.Struct, frozen=True):
@@ -73,6 +89,7 @@ class Refund(msgspec.Struct, frozen=True):
 class Vested(msgspec.Struct, frozen=True):
     """An earning that its owner may spend now."""
 
+    earning_id: UUID
     attempt_id: UUID
     task_id: UUID
     owner: UUID
@@ -107,9 +124,16 @@ async def allot(connection: Connection, job_id: UUID, tasks: Sequence[UUID], eac
 
 
 async def settle(
-    connection: Connection, settlements: Sequence[Settlement], now: datetime
+    connection: Connection,
+    settlements: Sequence[Settlement],
+    now: datetime,
+    *,
+    holdback: int = DEFAULT_HOLDBACK,
 ) -> set[UUID]:
-    """Turn rewards into held earnings, once per attempt. Returns the attempts paid now."""
+    """Turn rewards into held earnings, once per attempt. Returns the attempts paid now.
+
+    ``holdback`` is how many of its newest unproved earnings a device leaves behind.
+    """
     if not settlements:
         return set()
     rows = await connection.fetch(
@@ -121,6 +145,8 @@ async def settle(
         [item.amount for item in settlements],
         [item.fee for item in settlements],
         [item.final_at for item in settlements],
+        [item.kept_until for item in settlements],
+        holdback,
         now,
     )
     return {row[0] for row in rows}
@@ -157,13 +183,25 @@ async def refund_unmade(
     return {row["job_id"]: row["amount"] for row in rows}
 
 
-async def vest_due(connection: Connection, now: datetime, limit: int) -> list[Vested]:
-    """Make held earnings spendable whose time has come, at most ``limit`` of them."""
-    return to_structs(await connection.fetch(_sql["vest_due"], now, limit), Vested)
+async def vest_due(
+    connection: Connection, now: datetime, limit: int, *, restitution_bps: int = 0
+) -> list[Vested]:
+    """Make held earnings spendable whose time has come, at most ``limit`` of them.
+
+    ``restitution_bps`` of the fees on them goes to the restitution account.
+    """
+    rows = await connection.fetch(_sql["vest_due"], now, limit, restitution_bps)
+    return to_structs(rows, Vested)
+
+
+async def fold(connection: Connection, limit: int) -> int:
+    """Fold transfers that can no longer change into balances and days; returns how many."""
+    folded: int = await connection.fetchval(_sql["fold"], limit)
+    return folded
 
 
 async def balances(connection: Connection, owner: UUID) -> list[Balance]:
-    """What an account has, per asset: available, in escrow, held."""
+    """What an account has, per asset: available, in escrow, held, reserved."""
     rows = await connection.fetch(_sql["balances"], owner)
     return [
         Balance(
@@ -171,7 +209,8 @@ async def balances(connection: Connection, owner: UUID) -> list[Balance]:
             available_nano=str(row["available"]),
             escrow_nano=str(row["escrow"]),
             held_nano=str(row["held"]),
-            total_nano=str(row["available"] + row["escrow"] + row["held"]),
+            reserved_nano=str(row["reserved"]),
+            total_nano=str(row["available"] + row["escrow"] + row["held"] + row["reserved"]),
         )
         for row in rows
     ]
@@ -184,7 +223,9 @@ async def job_money(connection: Connection, job_id: UUID) -> JobMoney:
     parts = {name: row[name] for name in ("released", "fee", "referee", "refunded")}
     return JobMoney(
         funded_nano=str(row["funded"]),
-        locked_nano=str(row["funded"] - sum(parts.values())),
+        restored_nano=str(row["restored"]),
+        frozen_nano=str(row["frozen"]),
+        locked_nano=str(row["funded"] + row["restored"] - sum(parts.values())),
         **{f"{name}_nano": str(amount) for name, amount in parts.items()},
     )
 

@@ -103,10 +103,11 @@ class Scheduler:
         expired += await self._run(expire_jobs)
         await self._run(lambda conn, now: abandon_runs(conn, policy, now))
         made = await self._run(lambda conn, now: fill_jobs(conn, self._blobs, policy, now))
-        vested = await self._run(_vest)
+        vested = await self._run(lambda conn, now: _vest(conn, policy, now))
         closed = await self._run(_close)
         if self._ticks % RECONCILE_EVERY == 0:
             await self.reconcile()
+            await self._run(lambda conn, _: ledger.fold(conn, policy.fold_limit))
         self._ticks += 1
         if expired or made:
             await self._bus.publish(Hint.QUEUE, Hint.REFEREE, Hint.OUTBOX)
@@ -130,8 +131,10 @@ class Scheduler:
         return await self._database.run(lambda conn: work(conn, self._clock.now()))
 
 
-async def _vest(connection: Connection, now: datetime) -> int:
-    vested = await ledger.vest_due(connection, now, VESTED_AT_ONCE)
+async def _vest(connection: Connection, policy: Policy, now: datetime) -> int:
+    vested = await ledger.vest_due(
+        connection, now, VESTED_AT_ONCE, restitution_bps=policy.restitution_bps
+    )
     await events.append(
         connection,
         [

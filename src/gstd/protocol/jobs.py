@@ -126,14 +126,19 @@ class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobMoney(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job's money is: funded = released + fee + referee + refunded + locked."""
+    """Where a job's money is: funded + restored = released + fee + referee + refunded + locked.
+
+    ``restored`` came from restitution; ``frozen``, a part of locked, waits for a ruling.
+    """
 
     funded_nano: Nano
+    restored_nano: Nano
     released_nano: Nano
     fee_nano: Nano
     referee_nano: Nano
     refunded_nano: Nano
     locked_nano: Nano
+    frozen_nano: Nano
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

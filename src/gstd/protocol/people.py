@@ -71,12 +71,16 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
-    """One asset of a wallet: available + escrow + held = total."""
+    """One asset of a wallet: available + escrow + held + reserved = total.
+
+    ``reserved`` is on its way to the chain.
+    """
 
     asset: Asset
     available_nano: Nano
     escrow_nano: Nano
     held_nano: Nano
+    reserved_nano: Nano
     total_nano: Nano
 
 

@@ -110,11 +110,13 @@ async def _move_money(
                 amount=move.task.reward,
                 fee=move.task.fee,
                 final_at=_final_at(decision, policy, now),
+                kept_until=_kept_until(decision, policy, now),
             )
             for move in final
             for decision in move.step.accepted
         ],
         now,
+        holdback=policy.holdback_rewards,
     )
     await ledger.charge_referee(
         connection,
@@ -133,6 +135,13 @@ def _final_at(decision: Decision, policy: Policy, now: datetime) -> datetime:
     if decision.verdict is Verdict.PROVED:
         return now
     return now + timedelta(seconds=policy.challenge_window_s)
+
+
+def _kept_until(decision: Decision, policy: Policy, now: datetime) -> datetime | None:
+    """Until when an unproved result may be kept back."""
+    if decision.verdict is Verdict.PROVED:
+        return None
+    return now + timedelta(seconds=max(policy.holdback_s, policy.challenge_window_s))
 
 
 def _fuel_to_pay(task: Task, run: RefereeRun) -> int:

@@ -164,7 +164,7 @@ SELECT state, count(*)::integer AS tasks FROM task WHERE job_id = $1 GROUP BY st
 -- name: count_paid
 SELECT count(*)::integer FROM task t
 WHERE t.job_id = $1 AND t.state = 'accepted' AND NOT EXISTS (
-    SELECT FROM ledger.earning g WHERE g.task_id = t.id AND g.state <> 'vested'
+    SELECT FROM ledger.earning g WHERE g.task_id = t.id AND g.state IN ('held', 'frozen')
 );
 
 -- name: count_wrong
@@ -181,9 +181,12 @@ ORDER BY t.job_id, t.index LIMIT $5;
 -- name: attempt_views
 SELECT a.task_id, a.id, a.device_id, d.name AS device_name, a.revision, a.state, a.verdict, a.reason,
     a.claimed_at, a.submitted_at, a.decided_at, a.status, a.fuel, encode(a.result_hash, 'hex') AS result_hash,
-    g.amount::text AS earned_nano, g.state AS earning_state
+    g.earned::text AS earned_nano, g.state AS earning_state
 FROM attempt a JOIN device d ON d.id = a.device_id
-LEFT JOIN ledger.earning g ON g.attempt_id = a.id
+LEFT JOIN LATERAL (
+    SELECT sum(e.amount - e.taken) AS earned, min(e.state) AS state
+    FROM ledger.earning e WHERE e.attempt_id = a.id
+) g ON true
 WHERE a.task_id = ANY ($1) ORDER BY a.id;
 
 -- name: results
@@ -202,9 +205,12 @@ WHERE t.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
 SELECT d.id AS device_id, d.name AS device_name, d.state, d.trust,
     count(*) FILTER (WHERE a.state = 'accepted')::integer AS accepted,
     count(*) FILTER (WHERE a.verdict = 'wrong')::integer AS rejected,
-    coalesce(sum(g.amount) FILTER (WHERE g.state = 'held'), 0)::text AS held_nano,
-    coalesce(sum(g.amount) FILTER (WHERE g.state = 'vested'), 0)::text AS vested_nano
+    coalesce(sum(g.held), 0)::text AS held_nano, coalesce(sum(g.vested), 0)::text AS vested_nano
 FROM task t JOIN attempt a ON a.task_id = t.id JOIN device d ON d.id = a.device_id
-LEFT JOIN ledger.earning g ON g.attempt_id = a.id
+LEFT JOIN LATERAL (
+    SELECT sum(e.amount - e.taken) FILTER (WHERE e.state IN ('held', 'frozen')) AS held,
+        sum(e.amount - e.taken) FILTER (WHERE e.state = 'vested') AS vested
+    FROM ledger.earning e WHERE e.attempt_id = a.id
+) g ON true
 WHERE t.job_id = $1
 GROUP BY d.id ORDER BY d.id;
