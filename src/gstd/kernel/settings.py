@@ -66,7 +66,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fold_limit: Positive = 100_000
     """How many transfers one sweep folds into balances and days."""
 
-    max_job_life_s: Positive = 7 * 24 * 3600
+    max_job_life_s: Positive = 30 * 24 * 3600
     max_module_bytes: Positive = 32 << 20
     max_memory_bytes: Positive = 1 << 30
     max_input_bytes: Positive = 64 << 10

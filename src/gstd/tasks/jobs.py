@@ -231,7 +231,7 @@ async def cancel_job(
     if state != "open":
         return
     await connection.execute(sql["cancel_job"], job_id, now)
-    rows = await connection.fetch(sql["unfinished_tasks"], job_id)
+    rows = await connection.fetch(sql["unfinished_tasks"], [job_id])
     await append(connection, [Event(kind="job.cancelled", accounts=(owner,), job_id=job_id)], now)
     await advance(connection, [row["id"] for row in rows], policy, now)
     await ledger.refund_unmade(connection, [job_id], now)  # tasks are locked before accounts
@@ -242,6 +242,39 @@ async def expire_jobs(connection: Connection, now: datetime) -> int:
     rows = await connection.fetch(sql["drop_unmade"], now)
     await ledger.refund_unmade(connection, [row["id"] for row in rows], now)
     return len(rows)
+
+
+async def end_idle_jobs(connection: Connection, policy: Policy, now: datetime) -> int:
+    """End jobs on which nothing has happened for ``idle_refund_s``; returns how many ended.
+
+    Their escrow goes back to its owner, who is told by an event. A job ends once, however many
+    schedulers look at it.
+    """
+    since = now - timedelta(seconds=policy.idle_refund_s)
+    rows = await connection.fetch(sql["end_idle_jobs"], now, since)
+    owners = {row["id"]: row["account_id"] for row in rows}
+    ids = sorted(owners)
+    before = {job_id: await ledger.job_money(connection, job_id) for job_id in ids}
+    tasks = await connection.fetch(sql["unfinished_tasks"], ids)
+    await advance(connection, [row["id"] for row in tasks], policy, now)
+    await ledger.refund_unmade(connection, ids, now)
+    after = {job_id: await ledger.job_money(connection, job_id) for job_id in ids}
+    events = [
+        Event(
+            kind="job.auto_refunded",
+            accounts=(owners[job_id],),
+            job_id=job_id,
+            data={
+                "refunded_nano": str(
+                    int(after[job_id].refunded_nano) - int(before[job_id].refunded_nano)
+                ),
+                "idle_s": policy.idle_refund_s,
+            },
+        )
+        for job_id in ids
+    ]
+    await append(connection, events, now)
+    return len(ids)
 
 
 async def close_jobs(connection: Connection, now: datetime) -> list[UUID]:

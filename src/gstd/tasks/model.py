@@ -123,6 +123,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     available_at: datetime
     deadline: datetime
     cancelled: bool
+    idle: bool
     tier: Tier
     quorum: int
     reward: int
@@ -215,9 +216,7 @@ def _go_on(
     submitted = [item for item in attempts if item.state is AttemptState.SUBMITTED]
     faults = _faults(attempts)
     if not submitted and _is_closing(task, now):
-        state = TaskState.CANCELLED if task.cancelled else TaskState.EXPIRED
-        words = "cancelled by its requester" if task.cancelled else "its deadline passed"
-        return _end(attempts, state, words, [])
+        return _end(attempts, *_closing_state(task), [])
     if faults > policy.max_retries and not running and not submitted:
         return _end(attempts, TaskState.FAILED, f"{faults} attempts failed", [])
     in_favour = max(map(len, _by_hash(submitted).values()), default=0)
@@ -331,7 +330,15 @@ def _faults(attempts: Sequence[Attempt]) -> int:
 
 
 def _is_closing(task: Task, now: datetime) -> bool:
-    return task.cancelled or task.deadline <= now
+    return task.cancelled or task.idle or task.deadline <= now
+
+
+def _closing_state(task: Task) -> tuple[TaskState, str]:
+    if task.cancelled:
+        return TaskState.CANCELLED, "cancelled by its requester"
+    if task.idle:
+        return TaskState.EXPIRED, "nothing happened to its job for too long"
+    return TaskState.EXPIRED, "its deadline passed"
 
 
 def _available_at(attempts: Sequence[Attempt], policy: Policy) -> datetime | None:

@@ -35,7 +35,8 @@ ORDER BY id FOR NO KEY UPDATE;
 
 -- name: locked_tasks
 SELECT t.id, t.job_id, j.account_id AS owner, t.state, t.wanted, t.retries, t.reason, t.revision,
-    t.available_at, t.deadline, j.state = 'cancelled' AS cancelled, j.tier, j.quorum, j.reward, j.fee
+    t.available_at, t.deadline, j.state = 'cancelled' AS cancelled, j.state = 'idle' AS idle,
+    j.tier, j.quorum, j.reward, j.fee
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.id = ANY ($1) AND t.state IN ('queued', 'running', 'verifying')
 ORDER BY t.id;
@@ -137,8 +138,20 @@ RETURNING id;
 UPDATE job SET state = 'cancelled', closed_at = $2, dropped = task_count - made WHERE id = $1;
 
 -- name: unfinished_tasks
-SELECT id FROM task WHERE job_id = $1 AND state IN ('blocked', 'queued', 'running', 'verifying')
+SELECT id FROM task WHERE job_id = ANY ($1) AND state IN ('blocked', 'queued', 'running', 'verifying')
 ORDER BY id;
+
+-- name: end_idle_jobs
+-- Jobs on which nothing has happened since $2. What is being verified is not idle.
+UPDATE job SET state = 'idle', closed_at = $1, dropped = task_count - made
+WHERE id IN (
+    SELECT j.id FROM job j
+    WHERE j.state = 'open' AND j.created_at <= $2 AND NOT EXISTS (
+        SELECT FROM task t WHERE t.job_id = j.id AND (t.updated_at > $2 OR t.state = 'verifying')
+    )
+    ORDER BY j.id LIMIT 20 FOR UPDATE SKIP LOCKED
+)
+RETURNING id, account_id;
 
 -- name: close_jobs
 UPDATE job j SET state = 'closed', closed_at = $1

@@ -89,6 +89,8 @@ async def _counts(connection: Connection, job: Row) -> JobCounts:
 def _job_reason(state: str, counts: JobCounts) -> str:
     if state == "cancelled":
         return "cancelled by its requester"
+    if state == "idle":
+        return "nothing happened to it for too long; what its escrow had left went back"
     if state == "closed":
         return f"{counts.accepted} of {counts.tasks} tasks accepted"
     open_states = ("queued", "running", "verifying", "blocked")

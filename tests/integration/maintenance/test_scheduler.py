@@ -23,7 +23,7 @@ from gstd.verification.results import result_of
 from tests.servers import until
 from tests.world import CREDITS, REWARD, World, outcome
 
-POLICY = Policy(chunk_tasks=4)
+POLICY = Policy(chunk_tasks=4, holdback_rewards=2)
 
 
 @pytest.fixture
@@ -54,6 +54,10 @@ async def kinds(world: World, scheduler: Scheduler) -> list[str]:
     await until(all_numbered)
     page = await world.run(lambda conn: events.read(conn, after=0, account_id=None))
     return [event.kind for event in page.items]
+
+
+def more_schedulers(world: World, bus: Bus) -> list[Scheduler]:
+    return [Scheduler(world.database, world.blobs, bus, POLICY, world.clock) for _ in range(3)]
 
 
 async def test_a_lease_that_ended_gives_the_task_on(world: World, scheduler: Scheduler) -> None:
@@ -122,7 +126,31 @@ async def test_a_proved_result_vests_and_its_job_closes(world: World, scheduler:
     await world.assert_sound()
 
 
-async def test_an_agreed_result_vests_when_its_window_has_closed(
+async def test_an_agreed_result_is_held_back_until_its_device_has_earned_enough_newer_ones(
+    world: World, scheduler: Scheduler
+) -> None:
+    job = await world.job(tier=Tier.QUORUM, tasks=4)
+    tasks = await world.tasks(job.id)
+    devices = [await world.device() for _ in range(2)]
+
+    async def agree_on(count: int) -> None:
+        for task in tasks[:count]:
+            for device in devices:
+                await world.submit(device, await world.claim(device, task.id))
+            tasks.remove(task)
+
+    await agree_on(1)
+    world.clock.advance(seconds=POLICY.challenge_window_s)
+    await scheduler.tick()
+    assert await world.available(devices[0].actor.account_id) == 0
+    await agree_on(POLICY.holdback_rewards)
+    await scheduler.tick()
+    for device in devices:
+        assert await world.available(device.actor.account_id) == REWARD
+    await world.assert_sound()
+
+
+async def test_what_is_held_back_vests_in_the_end_though_the_device_stopped(
     world: World, scheduler: Scheduler
 ) -> None:
     job = await world.job(tier=Tier.QUORUM)
@@ -130,13 +158,37 @@ async def test_an_agreed_result_vests_when_its_window_has_closed(
     devices = [await world.device() for _ in range(2)]
     for device in devices:
         await world.submit(device, await world.claim(device, task.id))
-    world.clock.advance(seconds=POLICY.challenge_window_s - 1)
+    world.clock.advance(seconds=POLICY.holdback_s - 1)
     await scheduler.tick()
     assert await world.available(devices[0].actor.account_id) == 0
     world.clock.advance(seconds=1)
     await scheduler.tick()
     for device in devices:
         assert await world.available(device.actor.account_id) == REWARD
+    await world.assert_sound()
+
+
+async def test_a_job_on_which_nothing_happens_for_days_is_refunded_once(
+    world: World, bus: Bus, scheduler: Scheduler
+) -> None:
+    requester = await world.account(Role.REQUESTER, credits=CREDITS)
+    job = await world.job(requester, tasks=10)
+    used = await world.job(requester, tasks=4)
+    world.clock.advance(seconds=POLICY.idle_refund_s - 1)
+    device = await world.device()
+    [first, *_] = await world.tasks(used.id)
+    await world.submit(device, await world.claim(device, first.id))
+    await scheduler.tick()
+    assert (await world.view(job.id)).state == "open"
+    world.clock.advance(seconds=1)
+    await asyncio.gather(*(one.tick() for one in [scheduler, *more_schedulers(world, bus)]))
+    view = await world.view(job.id)
+    assert (view.state, view.counts.expired) == ("idle", 10)
+    assert (view.money.refunded_nano, view.money.locked_nano) == (view.money.funded_nano, "0")
+    assert (await world.view(used.id)).state == "open"
+    assert await world.available(requester) == CREDITS - int(used.quote.total_nano)
+    found = await kinds(world, scheduler)
+    assert found.count("job.auto_refunded") == 1
     await world.assert_sound()
 
 
@@ -148,7 +200,7 @@ async def test_two_schedulers_at_once_vest_and_close_once(
     for task in await world.tasks(job.id):
         await world.submit(device, await world.claim(device, task.id))
     await world.referee()
-    others = [Scheduler(world.database, world.blobs, bus, POLICY, world.clock) for _ in range(3)]
+    others = more_schedulers(world, bus)
     await asyncio.gather(*(one.tick() for one in [scheduler, *others]))
     assert await world.available(device.actor.account_id) == 4 * REWARD
     found = await kinds(world, scheduler)

@@ -76,7 +76,7 @@ async def test_a_job_that_breaks_a_rule_changes_nothing(
     assert await world.rows() == before
 
 
-@pytest.mark.parametrize("seconds", [-1, 0, 7 * 24 * 3600 + 1])
+@pytest.mark.parametrize("seconds", [-1, 0, 30 * 24 * 3600 + 1])
 async def test_a_deadline_outside_a_jobs_life_is_refused(world: World, seconds: int) -> None:
     with pytest.raises(InvalidJobError, match="deadline"):
         await world.job(deadline=world.clock.now() + timedelta(seconds=seconds))

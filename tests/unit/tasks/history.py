@@ -59,6 +59,7 @@ class History:
             available_at=START,
             deadline=START + timedelta(hours=1),
             cancelled=False,
+            idle=False,
             tier=tier,
             quorum=quorum,
             reward=10,
