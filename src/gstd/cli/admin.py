@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gstd.cli.corrections import app as corrections
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, run, table
 from gstd.protocol.types import Role
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 ledger = typer.Typer(no_args_is_help=True)
 app.add_typer(ledger, name="ledger", help="The double-entry ledger.")
+app.add_typer(corrections, name="correction", help="Mend a mistake, with two admins.")
 
 
 @ledger.callback()

@@ -91,3 +91,12 @@ SELECT invariant, what FROM ledger.broken ORDER BY invariant, what LIMIT 1000;
 SELECT (SELECT coalesce(sum(balance), 0)::text FROM ledger.balance) AS sum,
     (SELECT count(*) FROM ledger.account) AS accounts,
     (SELECT count(*) FROM ledger.transfer) AS transfers;
+
+-- name: corrections
+SELECT c.id, d.kind::text AS debit_kind, d.owner AS debit_owner, k.kind::text AS credit_kind,
+    k.owner AS credit_owner, c.asset::text AS asset, c.amount::text AS amount_nano, c.reason,
+    c.corrects, c.state, c.proposed_by, c.proposed_at, c.decided_by, c.decided_at
+FROM ledger.correction c
+JOIN ledger.account d ON d.id = c.debit JOIN ledger.account k ON k.id = c.credit
+WHERE ($1::uuid IS NULL OR c.id = $1) AND ($2::uuid IS NULL OR c.id < $2)
+ORDER BY c.id DESC LIMIT $3;

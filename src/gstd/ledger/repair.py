@@ -1,4 +1,4 @@
-"""When something was wrong: take back, forfeit, restitute, freeze, rule, correct.
+"""When something was wrong: take back, forfeit, restitute, freeze, rule.
 
 Like everything that moves money, each function calls one array-shaped, idempotent SQL function and
 returns one outcome per item. The caller locks tasks before it comes here.
@@ -15,7 +15,6 @@ import msgspec
 
 from gstd.database.connection import Connection, to_structs
 from gstd.database.sql import load_queries
-from gstd.protocol.types import Asset
 
 _sql = load_queries("gstd.ledger")
 
@@ -96,20 +95,6 @@ class RulingOutcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Correction(msgspec.Struct, frozen=True, kw_only=True):
-    """A transfer that mends a mistake. Owners are None for the platform's own accounts."""
-
-    id: UUID
-    debit_owner: UUID | None
-    debit_kind: str
-    credit_owner: UUID | None
-    credit_kind: str
-    asset: Asset
-    amount: int
-    corrects: int | None
-    reason: str
-
-
 async def reverse_earnings(
     connection: Connection, earnings: Sequence[UUID], now: datetime
 ) -> list[Reversed]:
@@ -177,34 +162,3 @@ async def rule(
         now,
     )
     return {row["dispute_id"]: RulingOutcome(row["outcome"]) for row in rows}
-
-
-async def propose_correction(
-    connection: Connection, wish: Correction, admin: UUID, now: datetime
-) -> str:
-    """Write down what should be mended: proposed, replayed or unknown. Nothing moves."""
-    outcome: str = await connection.fetchval(
-        _sql["propose_correction"],
-        wish.id,
-        wish.debit_owner,
-        wish.debit_kind,
-        wish.credit_owner,
-        wish.credit_kind,
-        wish.asset.value,
-        wish.amount,
-        wish.corrects,
-        wish.reason,
-        admin,
-        now,
-    )
-    return outcome
-
-
-async def decide_correction(
-    connection: Connection, correction_id: UUID, admin: UUID, *, apply: bool, now: datetime
-) -> str:
-    """Another admin's word: applied, rejected, replayed, same_admin, insufficient or unknown."""
-    outcome: str = await connection.fetchval(
-        _sql["decide_correction"], correction_id, admin, apply, now
-    )
-    return outcome

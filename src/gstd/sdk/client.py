@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 
 from gstd.kernel.ids import new_id
+from gstd.protocol.corrections import CorrectionDecision, CorrectionRequest, CorrectionView
 from gstd.protocol.jobs import (
     DeviceShare,
     ExecuteRequest,
@@ -134,6 +135,26 @@ class Client:
     async def check_ledger(self) -> LedgerCheck:
         """All invariants of the ledger. Admins only."""
         return await self._transport.fetch(LedgerCheck, _get("/admin/ledger/check"))
+
+    async def propose_correction(
+        self, request: CorrectionRequest, *, idempotency_key: str | None = None
+    ) -> CorrectionView:
+        """Propose a transfer that mends a mistake. Admins only."""
+        call = _make("/admin/corrections", request, idempotency_key)
+        return await self._transport.fetch(CorrectionView, call)
+
+    async def decide_correction(
+        self, correction_id: UUID, *, apply: bool, idempotency_key: str | None = None
+    ) -> CorrectionView:
+        """Apply or reject what another admin proposed. Admins only."""
+        path = f"/admin/corrections/{correction_id}/decision"
+        call = _make(path, CorrectionDecision(apply=apply), idempotency_key)
+        return await self._transport.fetch(CorrectionView, call)
+
+    async def corrections(self, *, limit: int | None = None) -> list[CorrectionView]:
+        """Corrections, newest first. Admins only."""
+        call = _get("/admin/corrections", limit=limit)
+        return await self._transport.fetch(list[CorrectionView], call)
 
     async def recorded_errors(self, *, limit: int | None = None) -> list[RecordedError]:
         """Errors that nobody expected, newest first. Admins only."""

@@ -50,7 +50,7 @@ AMOUNTS = st.one_of(st.integers(1, 30), st.integers(1, MAX_NANO))
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[TransferLine]:
-    """Transfers as the ledger keeps them: some balances stored, clocks that disagree on midnight."""
+    """Transfers as the ledger keeps them: some balances stored, clocks that differ at midnight."""
     sums: dict[int, int] = defaultdict(int)
     transfers: list[TransferLine] = []
     number, day = 0, 0

@@ -154,7 +154,7 @@ def test_a_kept_note_of_the_same_size_needs_no_proof() -> None:
         (with_fact(PROOF, text="{}"), r"fact 300 \(unreadable\)"),
         (with_fact(PROOF, text="nothing"), r"fact 300 \(unreadable\)"),
         (with_fact(PROOF, text="\ud800"), r"fact 300 \(unreadable\)"),
-        (with_fact(PROOF, text="[" * 100_000), r"fact 300 \(unreadable\)"),
+        (with_fact(PROOF, text='{"data": ' + '{"a": ' * 100_000), r"fact 300 \(unreadable\)"),
         (with_fact(PROOF, text=sealed(300, kind="\x1b[2J").text), r"fact 300 \(unreadable\)"),
         (with_fact(PROOF, text=sealed(300, kind="task.failed").text), r"fact 300 \(task.failed\)"),
         (with_path(PROOF, []), r"fact 300 .* too few"),
@@ -162,6 +162,8 @@ def test_a_kept_note_of_the_same_size_needs_no_proof() -> None:
         (with_path(PROOF, inclusion(299).path), r"fact 300 .* another root"),
         (with_path(PROOF, ["zz" * 32]), r"fact 300 .* malformed"),
         (with_path(PROOF, ["00" * 31]), r"fact 300 .* malformed"),
+        (with_path(PROOF, [each.upper() for each in inclusion(300).path]), r"300 .* malformed"),
+        (with_path(PROOF, [f"{each} " for each in inclusion(300).path]), r"300 .* malformed"),
         (statement(7, 8, 7), r"fact 7 \(task.accepted\) is listed twice"),
         (
             msgspec.structs.replace(PROOF, checkpoint=note(299)),

@@ -186,6 +186,8 @@ def test_a_signed_body_of_another_form_is_refused(body: str) -> None:
         f"{NOTE}— witness.example AAAA\n",
         f"{NOTE}— witness+example AAAAAAAA\n",
         f"{NOTE}— witness.example ====\n",
+        f"{NOTE}— witness.example AAAAAAA= junk\n",
+        f"{NOTE}— witness.example AAAAAAB=\n",  # five bytes, not in their one spelling
         f"{NOTE}— witness.example AAAAAAA\u0661\n",
         f"\ud800{NOTE}",
         NOTE + f"— witness.example {'AAAA' * (MAX_NOTE // 4)}\n",
