@@ -203,7 +203,7 @@ async def test_a_task_is_not_claimed_before_its_time_nor_after_its_deadline(worl
     faulty, other = await world.device(), await world.device()
     await world.release(faulty, await world.claim(faulty, task.id))
     assert await claim_items(world, other, [world.solved(other, task.id)]) == ["task_taken"]
-    world.clock.advance(days=7)
+    world.clock.advance(seconds=world.policy.max_job_life_s)
     assert await claim_items(world, other, [world.solved(other, task.id)]) == ["task_taken"]
 
 

@@ -191,14 +191,14 @@ async def submit_each_hashed(world: World, task_id: object, input_hash: bytes) -
     await world.submit_all(device, [item])
 
 
-async def test_a_quorums_pay_waits_for_the_challenge_window(world: World) -> None:
+async def test_a_quorums_pay_is_held_back(world: World) -> None:
     [task] = await world.tasks((await world.job(tier=Tier.QUORUM)).id)
     devices = await submit_each(world, task.id, [b"same", b"same"])
 
     async def vest() -> int:
         return len(await world.run(lambda conn: ledger.vest_due(conn, world.clock.now(), 10)))
 
-    world.clock.advance(seconds=world.policy.challenge_window_s - 1)
+    world.clock.advance(seconds=world.policy.holdback_s - 1)
     assert await vest() == 0
     world.clock.advance(seconds=1)
     assert await vest() == 2

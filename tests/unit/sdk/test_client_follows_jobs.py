@@ -39,7 +39,7 @@ def job_view(state: str, **counts: int) -> dict[str, Any]:
         "profile": "p",
         "quote": {"tasks": 2, "copies": 1, **prices, "total_nano": "0", "asset": "TEST"},
         "counts": {"tasks": 2, **counts},
-        "money": {**nano, "locked_nano": "0"},
+        "money": {**nano, "locked_nano": "0", "restored_nano": "0", "frozen_nano": "0"},
         "created_at": "2026-01-01T00:00:00Z",
         "deadline": "2026-01-02T00:00:00Z",
         "closed_at": None,
