@@ -11,10 +11,12 @@ from litestar import Request, Response, Router, get, post
 from litestar.params import FromPath, JSONBody
 
 from gstd.accounts import service as accounts
+from gstd.accounts.model import Actor
 from gstd.api import edge
 from gstd.api.authentication import ActorDep, PlatformDep
 from gstd.bus.bus import Hint
 from gstd.database.connection import Connection
+from gstd.events.service import Event, append
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.ids import new_id
 from gstd.kernel.money import MAX_NANO
@@ -49,12 +51,14 @@ async def create_account(
 ) -> Response[NewAccount]:
     """A new account with its first API key, which is shown this once."""
     actor.must_be(Role.ADMIN)
-    return await edge.write(
-        request,
-        platform,
-        actor,
-        lambda conn, now: accounts.create_account(conn, data.name, data.roles, now),
-    )
+
+    async def create(connection: Connection, now: datetime) -> NewAccount:
+        made = await accounts.create_account(connection, data.name, data.roles, now)
+        facts = {"roles": [role.value for role in made.account.roles]}
+        await _admin_acted(connection, "account_created", actor, made.account.id, facts, now)
+        return made
+
+    return await edge.write(request, platform, actor, create, hints=[Hint.OUTBOX])
 
 
 @post("/test-credits", summary="Grant test credits (admin, development)")
@@ -75,9 +79,28 @@ async def grant_test_credits(
         if not 0 < amount <= MAX_NANO:
             raise InvalidInputError(f"`amount_nano` must lie between 1 and {MAX_NANO}")
         await ledger.grant_test_credits(connection, new_id(), data.account_id, amount, now)
+        facts = {"amount_nano": str(amount)}
+        await _admin_acted(connection, "credits_granted", actor, data.account_id, facts, now)
         return await _wallet(connection, data.account_id)
 
-    return await edge.write(request, platform, actor, grant)
+    return await edge.write(request, platform, actor, grant, hints=[Hint.OUTBOX])
+
+
+async def _admin_acted(
+    connection: Connection,
+    act: str,
+    admin: Actor,
+    account_id: UUID,
+    facts: dict[str, Any],
+    now: datetime,
+) -> None:
+    """What an admin did to an account is an event, and so a leaf of the audit log."""
+    event = Event(
+        kind=f"admin.{act}",
+        accounts=(account_id,),
+        data={"admin": str(admin.account_id), "account": str(account_id), **facts},
+    )
+    await append(connection, [event], now)
 
 
 @get("/wallet", summary="My balances")

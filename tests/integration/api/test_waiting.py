@@ -128,7 +128,7 @@ async def events_of(house: House, person: Person, **query: Any) -> Any:
 
 
 async def test_events_arrive_while_waited_for_and_by_position_without_gaps(house: House) -> None:
-    person, stranger = await house.requester(), await house.requester()
+    person, stranger = await house.requester(), await house.person()
     head = (await events_of(house, person))["position"]
     wait = asyncio.create_task(events_of(house, person, after=head, wait_ms=20_000))
     news = house.platform.bus._listeners["events"]  # type: ignore[index]
