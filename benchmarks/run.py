@@ -7,21 +7,24 @@ import sys
 
 import msgspec
 
-from benchmarks import startup, statements
+from benchmarks import ledger, startup, statements
 from gstd.cli.output import out, table
 
 
 async def main() -> None:
     """Measure and print."""
     counts = await statements.measure()
+    transfers = await ledger.measure()
     start = await startup.measure()
     if "--json" in sys.argv:
-        print(msgspec.json.encode({"statements": counts, "startup": start}).decode())
+        found = {"statements": counts, "ledger": transfers, "startup": start}
+        print(msgspec.json.encode(found).decode())
         return
     rows = table("SQL statements", "step", "#one", "#batch of 64", "#per item in the batch")
     for item in counts:
         rows.add_row(item.step, str(item.single), str(item.batch), f"{item.per_item_in_batch:.2f}")
     out.print(rows)
+    ledger.show(transfers)
     seconds = table("Seconds from the command", "", "#s")
     seconds.add_row("empty state folder to ready", str(start.cold_ready_s))
     seconds.add_row("warm start to ready", str(start.warm_ready_s))

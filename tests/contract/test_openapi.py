@@ -16,7 +16,9 @@ SEED_ROUTES = {
     ("get", "/api/v1/wasm/{module_id}/metadata"),
     ("post", "/api/v1/wasm/{module_id}/execute"),
 }
-BYTES = {"/api/v1/tasks/{task_id}/output", "/api/v1/modules/{metered_hash}"}
+BYTES = {"/api/v1/tasks/{task_id}/output", "/api/v1/modules/{metered_hash}"} | {
+    "/api/v1/audit/checkpoint"
+}
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -93,7 +95,9 @@ def is_for_devices(path: str) -> bool:
 
 
 def test_every_route_says_whose_credential_it_needs() -> None:
-    open_to_all = {"/api/v1/health", "/api/v1/devices/enrol"}
+    open_to_all = {"/api/v1/health", "/api/v1/devices/enrol"} | {
+        f"/api/v1/audit/{name}" for name in ("key", "checkpoint", "checkpoints", "consistency")
+    }
     for method, path, operation in operations():
         security = operation.get("security", [{"api_key": []}])
         if is_for_devices(path):

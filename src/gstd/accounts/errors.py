@@ -71,6 +71,18 @@ class DeviceNotFoundError(GstdError):
     hint = "List the account's devices at /api/v1/devices."
 
 
+class IdempotencyKeyRequiredError(GstdError):
+    """This request moves money, so it needs an Idempotency-Key."""
+
+    code = "idempotency_key_required"
+    status = 400
+    hint = (
+        "Send the header `Idempotency-Key` with 1 to 200 characters of your choice, such as a new "
+        "UUID. Keep it, and send it again with every repetition of this request: without it, a "
+        "request that is repeated because its answer was lost would pay twice."
+    )
+
+
 class IdempotencyConflictError(GstdError):
     """This Idempotency-Key was used with another request."""
 

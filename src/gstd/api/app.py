@@ -11,7 +11,18 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.response import Redirect
 
-from gstd.api import jobs, operations, people, problems, reference, wasm, work
+from gstd.api import (
+    audit,
+    corrections,
+    jobs,
+    money,
+    operations,
+    people,
+    problems,
+    reference,
+    wasm,
+    work,
+)
 from gstd.api.authentication import provide_actor, provide_device, provide_platform
 from gstd.api.platform import Platform
 from gstd.kernel.clock import Clock
@@ -35,9 +46,12 @@ def build_app(settings: Settings, clock: Clock | None = None) -> Litestar:
                 route_handlers=[
                     operations.router,
                     people.router,
+                    money.router,
                     wasm.router,
                     jobs.router,
+                    corrections.router,
                     work.router,
+                    audit.router,
                 ],
             ),
             reference.assets(),

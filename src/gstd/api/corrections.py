@@ -16,7 +16,7 @@ from gstd.protocol.corrections import CorrectionDecision, CorrectionRequest, Cor
 from gstd.protocol.types import Role
 
 
-@post("/admin/corrections", summary="Propose a correction (admin)")
+@post("/admin/corrections", summary="Propose a correction (admin)", opt=edge.MOVES_MONEY)
 async def propose_correction(
     request: Request[Any, Any, Any],
     data: JSONBody[CorrectionRequest],
@@ -38,6 +38,7 @@ async def propose_correction(
     "/admin/corrections/{correction_id:uuid}/decision",
     summary="Apply or reject a correction (admin)",
     status_code=200,
+    opt=edge.MOVES_MONEY,
 )
 async def decide_correction(
     request: Request[Any, Any, Any],

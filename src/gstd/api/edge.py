@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
 from litestar import MediaType, Request, Response
+from litestar.handlers import BaseRouteHandler
 
 from gstd.accounts import idempotency
+from gstd.accounts.errors import IdempotencyKeyRequiredError
 from gstd.accounts.idempotency import StoredAnswer
 from gstd.accounts.model import Actor
 from gstd.api.platform import Platform
@@ -28,7 +31,26 @@ Outcome = TypeVar("Outcome")
 Work = Callable[[Connection, datetime], Awaitable[T]]
 Batch = Callable[[Connection, Sequence[Item], datetime], Awaitable[list[Outcome]]]
 
-_KEY_CHARACTERS = 200
+KEY_HEADER = "Idempotency-Key"
+KEY_CHARACTERS = 200
+
+
+class KeyRule(StrEnum):
+    """Whether a route that calls ``write`` merely takes an ``Idempotency-Key`` or demands one."""
+
+    TAKEN = "taken"
+    REQUIRED = "required"
+
+
+IDEMPOTENT: dict[str, Any] = {"idempotency_key": KeyRule.TAKEN}
+MOVES_MONEY: dict[str, Any] = {"idempotency_key": KeyRule.REQUIRED}
+"""A route gives one of these as its ``opt``: ``write`` obeys it and the reference shows it."""
+
+
+def key_rule(handler: BaseRouteHandler) -> KeyRule | None:
+    """What a route does with an ``Idempotency-Key``; ``None`` if it ignores it."""
+    rule: KeyRule | None = handler.opt.get("idempotency_key")
+    return rule
 
 
 class ShuttingDownError(GstdError):
@@ -91,11 +113,11 @@ async def write(
 ) -> Response[T]:
     """Run a write once per ``Idempotency-Key``: a repeated request gets its first answer.
 
-    A refusal is an answer too and is stored with the key, so a late repetition never acts.
+    A refusal by ``work`` is an answer too and is stored with the key, so a late repetition never
+    acts. Failures of the platform are not: they rolled everything back. The route says in its
+    ``opt`` whether the key is ``IDEMPOTENT`` (taken) or ``MOVES_MONEY`` (required).
     """
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= _KEY_CHARACTERS:
-        raise InvalidInputError(f"Idempotency-Key must have 1 to {_KEY_CHARACTERS} characters")
+    key = _key_of(request)
     target = f"{request.method} {request.url.path}?{request.url.query}"
     request_hash = digest("gstd-request-hash-v1", target, await request.body())
 
@@ -114,6 +136,17 @@ async def write(
     if not is_replayed:
         await platform.bus.publish(*hints)
     return _response(answer, is_replayed, request_id(request))
+
+
+def _key_of(request: Request[Any, Any, Any]) -> str | None:
+    rule = key_rule(request.route_handler)
+    assert rule is not None, "a route that writes says whether it moves money"
+    key = request.headers.get(KEY_HEADER)
+    if key is None and rule is KeyRule.REQUIRED:
+        raise IdempotencyKeyRequiredError
+    if key is not None and not 1 <= len(key) <= KEY_CHARACTERS:
+        raise InvalidInputError(f"{KEY_HEADER} must have 1 to {KEY_CHARACTERS} characters")
+    return key
 
 
 async def _attempt(

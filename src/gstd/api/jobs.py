@@ -50,7 +50,7 @@ async def quote(actor: ActorDep, data: JSONBody[JobRequest], platform: PlatformD
     return jobs.quote(data, platform.policy)
 
 
-@post("/jobs", summary="Post a job")
+@post("/jobs", summary="Post a job", opt=edge.MOVES_MONEY)
 async def post_job(
     request: Request[Any, Any, Any],
     data: JSONBody[JobRequest],
@@ -89,7 +89,12 @@ async def show_job(job_id: FromPath[UUID], actor: ActorDep, platform: PlatformDe
     return await edge.read(platform, lambda conn: views.job_view(conn, job_id, reader(actor)))
 
 
-@post("/jobs/{job_id:uuid}/cancel", summary="Cancel a job", status_code=200)
+@post(
+    "/jobs/{job_id:uuid}/cancel",
+    summary="Cancel a job",
+    status_code=200,
+    opt=edge.IDEMPOTENT,
+)
 async def cancel_job(
     request: Request[Any, Any, Any], job_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep
 ) -> Response[JobView]:

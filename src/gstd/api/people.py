@@ -42,7 +42,7 @@ async def show_account(actor: ActorDep, platform: PlatformDep) -> AccountView:
     return await edge.read(platform, lambda conn: accounts.account(conn, actor.account_id))
 
 
-@post("/accounts", summary="Make an account (admin)")
+@post("/accounts", summary="Make an account (admin)", opt=edge.IDEMPOTENT)
 async def create_account(
     request: Request[Any, Any, Any],
     data: JSONBody[AccountRequest],
@@ -61,7 +61,11 @@ async def create_account(
     return await edge.write(request, platform, actor, create, hints=[Hint.OUTBOX])
 
 
-@post("/test-credits", summary="Grant test credits (admin, development)")
+@post(
+    "/test-credits",
+    summary="Grant test credits (admin, development)",
+    opt=edge.MOVES_MONEY,
+)
 async def grant_test_credits(
     request: Request[Any, Any, Any],
     data: JSONBody[CreditRequest],
@@ -113,7 +117,7 @@ async def _wallet(connection: Connection, account_id: UUID) -> WalletView:
     return WalletView(account_id=account_id, balances=await ledger.balances(connection, account_id))
 
 
-@post("/devices/codes", summary="Make a code that enrols one device")
+@post("/devices/codes", summary="Make a code that enrols one device", opt=edge.IDEMPOTENT)
 async def create_code(
     request: Request[Any, Any, Any], actor: ActorDep, platform: PlatformDep
 ) -> Response[EnrolmentCode]:
@@ -150,7 +154,12 @@ async def list_devices(actor: ActorDep, platform: PlatformDep) -> list[DeviceVie
     ]
 
 
-@post("/devices/{device_id:uuid}/revoke", summary="Revoke a device", status_code=200)
+@post(
+    "/devices/{device_id:uuid}/revoke",
+    summary="Revoke a device",
+    status_code=200,
+    opt=edge.IDEMPOTENT,
+)
 async def revoke_device(
     request: Request[Any, Any, Any],
     device_id: FromPath[UUID],

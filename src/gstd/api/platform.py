@@ -13,8 +13,10 @@ from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus
 from gstd.database.connection import APP_ROLE, Database
 from gstd.dispatch.matchmaker import Matchmaker, challenge_key
+from gstd.events.audit import log_key
 from gstd.kernel.clock import Clock, SystemClock
 from gstd.kernel.settings import Policy, Settings, SettingsError
+from gstd.protocol.checkpoint import LogKey
 from gstd.sandbox.runner import Sandbox
 
 TRIAL_SLOTS = 1
@@ -38,6 +40,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Sandbox
     matchmaker: Matchmaker
     pow_key: bytes
+    log_key: LogKey
     closing: asyncio.Event
     """Set when the process is asked to stop: who waits is sent away at once."""
 
@@ -68,5 +71,6 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
                 sandbox=sandbox,
                 matchmaker=matchmaker,
                 pow_key=challenge_key(secret),
+                log_key=log_key(secret),
                 closing=asyncio.Event(),
             )

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from litestar import Litestar, Router
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import (
@@ -22,9 +23,11 @@ from litestar.openapi.spec import (
     Schema,
     SecurityScheme,
 )
+from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 
 import gstd
+from gstd.api import edge
 from gstd.api.problems import MEDIA_TYPE
 from gstd.protocol.people import Problem
 
@@ -36,8 +39,12 @@ A marketplace for verified compute on devices that nobody trusts.
 
 Amounts are integers of nano in strings; bytes are base64. People send
 `Authorization: Bearer <API key>`, devices sign each request. Errors are RFC 9457 problems with a
-stable `code` and a `hint`. A POST of a person takes an `Idempotency-Key`: the same request with the
-same key gets the first answer again, another request with it is refused.
+stable `code` and a `hint`.
+
+Make an `Idempotency-Key` for each thing you want done and send it again with every repetition: the
+same request with the same key gets the first answer again, refusals too, with the header
+`Idempotent-Replayed: true`; another request with it is refused. A 5xx is not an answer: repeat the
+request with its key to learn what became of it. What moves money demands a key. Keys never expire.
 """
 
 
@@ -85,6 +92,10 @@ def complete_reference(app: Litestar) -> None:
     components = app.openapi_schema.components
     assert components is not None
     components.schemas = {**(components.schemas or {}), Problem.__name__: _problem_schema()}
+    for handler, operation in _posts(app):
+        rule = edge.key_rule(handler)
+        if rule is not None:
+            operation.parameters = [*(operation.parameters or []), _idempotency_key(rule)]
     for path, operation in _operations(app):
         assert operation.responses is not None
         operation.responses.pop("400", None)  # the framework's own shape, which we never send
@@ -104,18 +115,27 @@ def _operations(app: Litestar) -> Iterator[tuple[str, Operation]]:
         if item.get is not None:
             yield path, item.get
         if item.post is not None:
-            if item.post.security is None:
-                item.post.parameters = [*(item.post.parameters or []), _idempotency_key()]
             yield path, item.post
 
 
-def _idempotency_key() -> Parameter:
+def _posts(app: Litestar) -> Iterator[tuple[HTTPRouteHandler, Operation]]:
+    paths = app.openapi_schema.paths or {}
+    for route in app.routes:
+        if isinstance(route, HTTPRoute) and route.path_format in paths:
+            operation = paths[route.path_format].post
+            for handler in route.route_handlers:
+                if operation is not None and "POST" in handler.http_methods:
+                    yield handler, operation
+
+
+def _idempotency_key(rule: edge.KeyRule) -> Parameter:
+    words = "Makes the request safe to repeat: keep it, and send it again with every repetition."
     return Parameter(
-        name="Idempotency-Key",
+        name=edge.KEY_HEADER,
         param_in="header",
-        required=False,
-        description="Makes the request safe to repeat.",
-        schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=200),
+        required=rule is edge.KeyRule.REQUIRED,
+        description=words,
+        schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=edge.KEY_CHARACTERS),
     )
 
 

@@ -23,7 +23,7 @@ TRIAL_WALL_MS = 10_000
 MODULES_LISTED = 500
 
 
-@post("/upload", summary="Upload a module")
+@post("/upload", summary="Upload a module", opt=edge.IDEMPOTENT)
 async def upload(
     request: Request[Any, Any, Any],
     actor: ActorDep,

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from gstd.cli.corrections import app as corrections
-from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, run, table
+from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, run, table
 from gstd.protocol.types import Role
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from gstd.protocol.people import LedgerCheck, NewAccount, RecordedError
+    from gstd.sdk.audit import AuditReport, Progress
 
 app = typer.Typer(no_args_is_help=True)
 ledger = typer.Typer(no_args_is_help=True)
 app.add_typer(ledger, name="ledger", help="The double-entry ledger.")
+audit = typer.Typer(no_args_is_help=True)
+app.add_typer(audit, name="audit", help="The sealed log of everything that happened.")
 app.add_typer(corrections, name="correction", help="Mend a mistake, with two admins.")
 
 
@@ -39,6 +43,89 @@ def check(url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption 
     emit(result, as_json, _invariants)
     if not result.ok:
         raise typer.Exit(1)
+
+
+@ledger.command("export")
+def export_ledger(
+    file: Annotated[
+        Path | None, typer.Argument(help="The file to write; standard output if left out.")
+    ] = None,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+) -> None:
+    """Write every account and transfer as a journal: hledger -f FILE check --strict."""
+    import sys
+
+    from gstd.cli.session import connect
+
+    async def work(to: IO[bytes]) -> int:
+        # A bar has no end here: nobody knows the length of a journal before its last line.
+        with err.status("exporting") as status:
+            async with connect(url, api_key) as client:
+                return await client.export_ledger(
+                    to, on_progress=lambda size: status.update(f"{size / 1e6:.1f} MB")
+                )
+
+    if file is None:
+        run(work(sys.stdout.buffer))
+        sys.stdout.buffer.flush()
+        return
+    with file.open("wb") as opened:
+        size = run(work(opened))
+    err.print(f"{size} bytes are in {file}.", soft_wrap=True)
+
+
+@audit.callback()
+def audit_group() -> None:
+    """The sealed log of everything that happened."""
+
+
+@audit.command()
+def verify(
+    since: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint kept earlier: the log must continue it.", exists=True),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Where to keep the newest checkpoint if all is well.")
+    ] = None,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rebuild the log's tree from every row and name what was tampered with; then exit code 1."""
+    from gstd.cli.progress import StepProgress
+    from gstd.cli.session import connect
+    from gstd.sdk.audit import verify as verify_log
+
+    kept = None if since is None else since.read_text("utf-8", "replace")
+
+    async def work(on_progress: Progress | None) -> AuditReport:
+        async with connect(url, api_key) as client:
+            return await verify_log(client, kept=kept, on_progress=on_progress)
+
+    if as_json:
+        report = run(work(None))
+    else:
+        with StepProgress(err) as progress:
+            report = run(work(progress.update))
+    emit(report, as_json, _findings)
+    if not report.ok:
+        raise typer.Exit(1)
+    if keep is not None and report.checkpoint is not None:
+        keep.write_text(report.checkpoint, "utf-8")
+
+
+@audit.command()
+def checkpoint(url: UrlOption = None) -> None:
+    """Print the newest signed head of the log. Keep it: it shows later what was rewritten."""
+    from gstd.cli.session import connect
+
+    async def work() -> str:
+        async with connect(url, None) as client:
+            return await client.audit_checkpoint()
+
+    typer.echo(run(work()), nl=False)
 
 
 @app.command()
@@ -87,6 +174,19 @@ def _invariants(result: LedgerCheck) -> Table:
     for item in result.invariants:
         mark = "[green]holds[/]" if item.holds else "[bold red]broken[/]"
         rows.add_row(mark, item.name, ", ".join(item.broken))
+    return rows
+
+
+def _findings(report: AuditReport) -> Table | str:
+    if report.ok:
+        return (
+            f"Nothing was tampered with: {report.leaves} facts under {report.checkpoints} signed "
+            f"checkpoints of {report.origin}, key {report.public_key}."
+        )
+    rows = table("What was tampered with", "#position", "what", "how", "sealed", "present")
+    for item in report.findings:
+        position = "" if item.position is None else str(item.position)
+        rows.add_row(position, item.subject, item.detail, item.sealed or "", item.present or "")
     return rows
 
 

@@ -130,10 +130,12 @@ def serve_api(settings: Settings) -> None:
 
 async def serve_scheduler(settings: Settings) -> None:
     """Do the periodic work until cancelled."""
+    from gstd.events.audit import log_key
     from gstd.maintenance.scheduler import Scheduler
 
+    key = log_key(settings.secret_bytes())
     async with stores(settings) as (database, blobs, bus):
-        await Scheduler(database, blobs, bus, settings.policy, SystemClock()).serve()
+        await Scheduler(database, blobs, bus, settings.policy, SystemClock(), key).serve()
 
 
 async def serve_referee(settings: Settings) -> None:

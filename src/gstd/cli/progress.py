@@ -57,3 +57,35 @@ class JobProgress:
         if line != self._last:
             self._last = line
             self._console.print(f"{line} of {counts.tasks}")
+
+
+class StepProgress:
+    """One bar for each step of a long check; nothing without a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, step: str, done: int, of: int) -> None:
+        """Show how far a step is."""
+        if step not in self._bars:
+            self._bars[step] = self._progress.add_task(step)
+        self._progress.update(self._bars[step], completed=done, total=of)

@@ -40,6 +40,7 @@ UNREACHABLE = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.InternalClientError,  # after the server's last words, until its end is noticed
 )
 """What asyncpg raises while the server is away."""
 
@@ -49,7 +50,7 @@ class DatabaseUnavailableError(GstdError):
 
     code = "database_unavailable"
     status = 503
-    hint = "Nothing was changed. Try again in a few seconds."
+    hint = "Try again in a few seconds, with the same Idempotency-Key: nothing is done twice."
 
 
 def to_struct(row: Row, kind: type[T]) -> T:

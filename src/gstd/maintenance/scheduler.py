@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from datetime import datetime
 from uuid import UUID
 
@@ -17,12 +18,14 @@ import structlog
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus, Hint
 from gstd.database.connection import Connection, Database, DatabaseUnavailableError
+from gstd.events import audit
 from gstd.events import service as events
 from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
 from gstd.maintenance.leadership import Leadership
+from gstd.protocol.checkpoint import LogKey
 from gstd.tasks.advance import expire_leases, expire_tasks, reconsider
 from gstd.tasks.jobs import close_jobs, end_idle_jobs, expire_jobs, fill_jobs
 from gstd.verification.runs import abandon_runs
@@ -48,13 +51,20 @@ class Scheduler:
     """All periodic work of one process."""
 
     def __init__(
-        self, database: Database, blobs: Blobs, bus: Bus, policy: Policy, clock: Clock
+        self,
+        database: Database,
+        blobs: Blobs,
+        bus: Bus,
+        policy: Policy,
+        clock: Clock,
+        key: LogKey,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._bus = bus
         self._policy = policy
         self._clock = clock
+        self._key = key
         self._leadership = Leadership(database, clock, policy.leader_lease_ms)
         self._ticks = 0
 
@@ -64,12 +74,16 @@ class Scheduler:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._loop("lead", Hint.TASKS, self._lead))
                 group.create_task(self._loop("number", Hint.OUTBOX, self.number_events))
+                group.create_task(self._loop("seal", None, self.seal_events))
         finally:
             with contextlib.suppress(DatabaseUnavailableError):
                 await self._leadership.resign()
 
-    async def _loop(self, name: str, wake: Hint, turn: Callable[[], Awaitable[None]]) -> None:
-        with self._bus.listener(wake) as hint:
+    async def _loop(
+        self, name: str, wake: Hint | None, turn: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Without ``wake`` there is one turn a tick, however much there is to do."""
+        with self._bus.listener(wake) if wake else nullcontext(asyncio.Event()) as hint:
             while True:
                 hint.clear()
                 try:
@@ -94,6 +108,12 @@ class Scheduler:
             await self._bus.publish(Hint.EVENTS)
             if moved < events.NUMBERED_AT_ONCE:
                 return
+
+    async def seal_events(self) -> None:
+        """Seal what is numbered: a checkpoint for every batch."""
+        limit = audit.SEALED_AT_ONCE
+        while await self._run(lambda conn, now: audit.seal(conn, self._key, now, limit)) == limit:
+            pass
 
     async def tick(self) -> None:
         """Everything that is due now, each kind in its own transaction."""

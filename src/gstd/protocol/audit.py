@@ -8,6 +8,7 @@ sees only hashes. Leaf indexes count from 0, positions from 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -200,3 +201,48 @@ def _unhex(text: str, size: int) -> bytes:
     if len(data) != size or data.hex() != text:
         raise ValueError(f"{size} bytes must be {2 * size} lower-case hexadecimal digits")
     return data
+
+
+class CheckpointView(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed head of the log. ``note`` alone counts; the other fields are for looking it up."""
+
+    size: int
+    root: HexHash
+    note: str
+    at: datetime
+
+
+class CheckpointPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Checkpoints by size. ``next`` is the size to ask after, if there may be more."""
+
+    items: list[CheckpointView]
+    next: int | None
+
+
+class LeafPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Sealed facts by position. ``next`` is the position to ask after, if there may be more."""
+
+    items: list[SealedFact]
+    next: int | None
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One place where the log and what it describes disagree.
+
+    ``subject`` is a row by name, ``transfer 7``; ``field`` is null when the row as a whole is
+    meant. ``sealed`` is what the log or its tree says, ``present`` what stands there now.
+    """
+
+    subject: str
+    detail: str
+    position: int | None = None
+    field: str | None = None
+    sealed: str | None = None
+    present: str | None = None
+
+
+class DifferencePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Differences in a range of positions; ``next`` is what to ask after, null at the end."""
+
+    items: list[Difference]
+    next: int | None

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 from uuid import UUID
 
 import httpx2
 import msgspec
 
 from gstd.kernel.ids import new_id
+from gstd.protocol.audit import (
+    AuditKey,
+    CheckpointPage,
+    ConsistencyProof,
+    DifferencePage,
+    LeafPage,
+    StatementProof,
+)
 from gstd.protocol.corrections import CorrectionDecision, CorrectionRequest, CorrectionView
 from gstd.protocol.jobs import (
     DeviceShare,
@@ -25,6 +34,15 @@ from gstd.protocol.jobs import (
     TaskResult,
     TaskView,
 )
+from gstd.protocol.money import (
+    BalancesAt,
+    Direction,
+    Part,
+    StatementPage,
+    StatementRow,
+    Total,
+    TransferKind,
+)
 from gstd.protocol.people import (
     AccountRequest,
     AccountView,
@@ -38,18 +56,57 @@ from gstd.protocol.people import (
     RecordedError,
     WalletView,
 )
+from gstd.protocol.types import Asset
 from gstd.sdk.pacing import DEFAULT_PACING, Pacing
-from gstd.sdk.transport import READ_TIMEOUT_S, BearerKey, Call, Transport
+from gstd.sdk.transport import READ_TIMEOUT_S, BearerKey, Call, QueryValue, Transport
 
 EXECUTE_TIMEOUT_S = 120.0
 UPLOAD_TIMEOUT_S = 120.0
 """A new module is inspected and compiled before the answer."""
+
+AUDIT_TIMEOUT_S = 120.0
+"""The first page of differences looks at every attempt."""
+
+DOWNLOAD_TIMEOUT_S = 120.0
+"""The platform sorts a long statement before its first row."""
 
 LONG_POLL_MS = 20_000
 GATHER_S = 0.1
 """How long news of a job gather before the job is looked at again."""
 
 _UNAVAILABLE = 503
+
+
+class StatementFilters(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows of a statement. ``since`` is included, ``until`` is not; both need a time zone.
+
+    ``job_id`` is one of your own jobs; ``task_id`` selects what moved because of a task.
+    """
+
+    asset: Asset | None = None
+    part: Part | None = None
+    kind: TransferKind | None = None
+    direction: Direction | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    task_id: UUID | None = None
+    job_id: UUID | None = None
+
+    def query(self) -> dict[str, QueryValue]:
+        """The filters as parameters of the routes."""
+        return {
+            "asset": self.asset,
+            "part": self.part,
+            "kind": self.kind,
+            "direction": self.direction,
+            "since": None if self.since is None else self.since.isoformat(),
+            "until": None if self.until is None else self.until.isoformat(),
+            "task_id": None if self.task_id is None else str(self.task_id),
+            "job_id": None if self.job_id is None else str(self.job_id),
+        }
+
+
+EVERYTHING = StatementFilters()
 
 
 class Client:
@@ -161,6 +218,113 @@ class Client:
         call = _get("/admin/errors", limit=limit)
         return await self._transport.fetch(list[RecordedError], call)
 
+    # The audit log
+
+    async def audit_key(self) -> AuditKey:
+        """The audit log's name and public key. Answers everybody."""
+        return await self._transport.fetch(AuditKey, _open("/audit/key"))
+
+    async def audit_checkpoint(self) -> str:
+        """The newest signed head of the audit log, as a note. Answers everybody."""
+        return (await self._transport.send(_open("/audit/checkpoint"))).decode()
+
+    async def audit_checkpoints(
+        self, *, after: int = 0, limit: int | None = None
+    ) -> CheckpointPage:
+        """Signed heads with more than ``after`` leaves, by size. Answers everybody."""
+        call = _open("/audit/checkpoints", after=after, limit=limit)
+        return await self._transport.fetch(CheckpointPage, call)
+
+    async def audit_consistency(self, first: int, second: int) -> ConsistencyProof:
+        """That the log of one size is the beginning of that of another. Answers everybody."""
+        call = _open("/audit/consistency", first=first, second=second)
+        return await self._transport.fetch(ConsistencyProof, call)
+
+    async def audit_proof(self, positions: Sequence[int]) -> StatementProof:
+        """The account's own events at these positions, with proofs to check offline."""
+        call = _get("/audit/proof", positions=",".join(map(str, positions)))
+        return await self._transport.fetch(StatementProof, call)
+
+    async def audit_leaves(self, *, after: int = 0, limit: int | None = None) -> LeafPage:
+        """The content of every leaf, by position. Admins only."""
+        call = _get("/admin/audit/leaves", after=after, limit=limit)
+        return await self._transport.fetch(LeafPage, call)
+
+    async def audit_differences(
+        self, *, after: int = 0, limit: int | None = None
+    ) -> DifferencePage:
+        """Where the log and the tables it describes disagree. Admins only."""
+        call = Call(
+            method="GET",
+            path="/admin/audit/differences",
+            query={"after": after, "limit": limit},
+            read_timeout_s=AUDIT_TIMEOUT_S,
+        )
+        return await self._transport.fetch(DifferencePage, call)
+
+    # The history of money
+
+    async def statement(
+        self,
+        filters: StatementFilters = EVERYTHING,
+        *,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> StatementPage:
+        """A page of what every transfer did to the wallet, newest first."""
+        query = {**filters.query(), "cursor": cursor, "limit": limit}
+        call = Call(method="GET", path="/wallet/statement", query=query)
+        return await self._transport.fetch(StatementPage, call)
+
+    async def statement_rows(
+        self, filters: StatementFilters = EVERYTHING
+    ) -> AsyncIterator[StatementRow]:
+        """All rows of the statement, newest first."""
+        cursor: str | None = None
+        while True:
+            page = await self.statement(filters, cursor=cursor, limit=500)
+            for row in page.items:
+                yield row
+            cursor = page.next
+            if cursor is None:
+                return
+
+    async def statement_csv(
+        self,
+        to: IO[bytes],
+        filters: StatementFilters = EVERYTHING,
+        *,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Write the statement as CSV; returns its length. ``on_progress`` hears of the bytes."""
+        call = _long("/wallet/statement.csv", filters.query())
+        return await self._transport.download(call, to, on_progress)
+
+    async def totals(
+        self,
+        *,
+        asset: Asset | None = None,
+        part: Part | None = None,
+        kind: TransferKind | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Total]:
+        """What moved in and out, by asset, part and kind."""
+        filters = StatementFilters(asset=asset, part=part, kind=kind, since=since, until=until)
+        call = Call(method="GET", path="/wallet/totals", query=filters.query())
+        return await self._transport.fetch(list[Total], call)
+
+    async def balances_at(self, at: datetime | None = None) -> BalancesAt:
+        """The account's balances at a time, which is included; else now."""
+        call = _get("/wallet/balances", at=None if at is None else at.isoformat())
+        return await self._transport.fetch(BalancesAt, call)
+
+    async def export_ledger(
+        self, to: IO[bytes], *, on_progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Write the whole ledger as a journal of hledger. Admins only."""
+        return await self._transport.download(_long("/admin/ledger/export", {}), to, on_progress)
+
     # Devices
 
     async def new_enrolment_code(self, *, idempotency_key: str | None = None) -> EnrolmentCode:
@@ -189,7 +353,7 @@ class Client:
             query={"name": name},
             body=module,
             content_type="application/wasm",
-            idempotency_key=idempotency_key or str(new_id()),
+            idempotency_key=_own_or_new(idempotency_key),
             read_timeout_s=UPLOAD_TIMEOUT_S,
         )
         return await self._transport.fetch(ModuleView, call)
@@ -311,8 +475,17 @@ def has_ended(job: JobView) -> bool:
     return job.state != "open" and unfinished == 0
 
 
+def _long(path: str, query: dict[str, QueryValue]) -> Call:
+    """A download, whose first byte may take a while."""
+    return Call(method="GET", path=path, query=query, read_timeout_s=DOWNLOAD_TIMEOUT_S)
+
+
 def _get(path: str, **query: str | int | bool | None) -> Call:
     return Call(method="GET", path=path, query=query)
+
+
+def _open(path: str, **query: str | int | bool | None) -> Call:
+    return Call(method="GET", path=path, query=query, anonymous=True)
 
 
 def _make(path: str, request: msgspec.Struct | None, idempotency_key: str | None) -> Call:
@@ -320,5 +493,10 @@ def _make(path: str, request: msgspec.Struct | None, idempotency_key: str | None
         method="POST",
         path=path,
         body=b"" if request is None else msgspec.json.encode(request),
-        idempotency_key=idempotency_key or str(new_id()),
+        idempotency_key=_own_or_new(idempotency_key),
     )
+
+
+def _own_or_new(idempotency_key: str | None) -> str:
+    """The caller's key; an empty one is sent and refused rather than replaced on every call."""
+    return str(new_id()) if idempotency_key is None else idempotency_key

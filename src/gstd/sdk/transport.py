@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import IO, Protocol, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -185,6 +185,36 @@ class Transport:
             status == _TOO_MANY or (status in _BUSY and call.is_repeatable),
             _retry_after_s(response),
         )
+
+    async def download(
+        self, call: Call, to: IO[bytes], on_progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Write the body of a good answer to ``to`` as it arrives; returns its length.
+
+        Nothing is tried again once bytes were written. An answer that breaks off raises
+        ``UnreachableError``: what was written is not the whole then.
+        """
+        written = 0
+        try:
+            async with self._http.stream(
+                call.method,
+                self._base + call.target,
+                headers=self._headers(call),
+                timeout=httpx2.Timeout(call.read_timeout_s, connect=CONNECT_TIMEOUT_S),
+            ) as response:
+                if not response.is_success:
+                    request_id = response.headers.get("X-Request-Id", "")
+                    raise ApiError.of(response.status_code, await response.aread(), request_id)
+                async for piece in response.aiter_bytes():
+                    to.write(piece)
+                    written += len(piece)
+                    if on_progress is not None:
+                        on_progress(written)
+        except httpx2.RequestError as error:
+            raise UnreachableError(
+                f"{self._base} does not answer to the end ({_words(error)})"
+            ) from error
+        return written
 
     def _headers(self, call: Call) -> dict[str, str]:
         headers = {"Content-Type": call.content_type} if call.body else {}

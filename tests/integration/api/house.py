@@ -162,7 +162,12 @@ class House:
         """What the scheduler does with the outbox, until it is empty."""
         platform = self.platform
         scheduler = Scheduler(
-            platform.database, platform.blobs, platform.bus, platform.policy, platform.clock
+            platform.database,
+            platform.blobs,
+            platform.bus,
+            platform.policy,
+            platform.clock,
+            platform.log_key,
         )
 
         async def all_numbered() -> bool:
@@ -173,6 +178,7 @@ class House:
 
         # A transaction that runs in another database of the server holds the numbering back.
         await until(all_numbered)
+        await scheduler.seal_events()
 
 
 def outcome(stdout: bytes = RIGHT) -> Outcome:
@@ -242,6 +248,11 @@ def problem_of(response: httpx2.Response, status: int, code: str) -> Problem:
 def bearer(person: Person, **more: str) -> dict[str, str]:
     """Headers of a person's request."""
     return {"Authorization": f"Bearer {person.key}", **more}
+
+
+def keyed(person: Person, key: str | None = None) -> dict[str, str]:
+    """Headers of a person's request that moves money, with a new key unless one is given."""
+    return bearer(person, **{"Idempotency-Key": str(new_id()) if key is None else key})
 
 
 def codes(outcomes: Sequence[object]) -> list[str]:

@@ -11,7 +11,7 @@ from gstd.kernel.ids import new_id
 from gstd.protocol.jobs import JobRequest
 from gstd.protocol.types import Role
 from gstd.tasks import views
-from tests.integration.api.house import House, bearer, problem_of
+from tests.integration.api.house import House, bearer, keyed, problem_of
 
 JOBS = "/api/v1/jobs"
 
@@ -27,7 +27,7 @@ def changed(request: JobRequest, **changes: object) -> dict[str, Any]:
 )
 async def test_a_body_that_is_not_a_job_is_refused_in_words(house: House, body: bytes) -> None:
     person = await house.person()
-    answer = await house.http.post(JOBS, headers=bearer(person), content=body)
+    answer = await house.http.post(JOBS, headers=keyed(person), content=body)
     problem_of(answer, 400, "invalid_input")
 
 
@@ -63,7 +63,7 @@ async def test_a_body_that_is_not_a_job_is_refused_in_words(house: House, body: 
 async def test_a_field_that_is_wrong_is_refused(house: House, change: dict[str, Any]) -> None:
     person = await house.requester()
     body = changed(await house.request(), **change)
-    answer = await house.http.post(JOBS, headers=bearer(person), json=body)
+    answer = await house.http.post(JOBS, headers=keyed(person), json=body)
     problem_of(answer, 400, "invalid_input")
     assert (await person.client.jobs()).items == []
 
@@ -93,7 +93,7 @@ async def test_a_job_against_the_rules_is_refused_and_locks_nothing(
     person = await house.requester()
     before = await person.client.wallet()
     body = changed(await house.request(), **change)
-    answer = await house.http.post(JOBS, headers=bearer(person), json=body)
+    answer = await house.http.post(JOBS, headers=keyed(person), json=body)
     problem_of(answer, status, code)
     assert (await person.client.jobs()).items == []
     assert [b for b in (await person.client.wallet()).balances if b.asset == "TEST"] == (
@@ -151,14 +151,14 @@ async def test_problems_carry_the_callers_request_id_and_safe_headers(house: Hou
 async def test_test_credits_must_be_an_amount(house: House, amount: str) -> None:
     admin = await house.person(Role.ADMIN)
     body = {"account_id": str(admin.id), "amount_nano": amount}
-    answer = await house.http.post("/api/v1/test-credits", headers=bearer(admin), json=body)
+    answer = await house.http.post("/api/v1/test-credits", headers=keyed(admin), json=body)
     problem_of(answer, 400, "invalid_input")
 
 
 async def test_test_credits_for_nobody_are_refused(house: House) -> None:
     admin = await house.person(Role.ADMIN)
     body = {"account_id": str(new_id()), "amount_nano": "5"}
-    answer = await house.http.post("/api/v1/test-credits", headers=bearer(admin), json=body)
+    answer = await house.http.post("/api/v1/test-credits", headers=keyed(admin), json=body)
     problem_of(answer, 404, "account_not_found")
 
 

@@ -18,7 +18,14 @@ from gstd.sandbox.profile import PROFILE
 from tests.contract.test_openapi import is_for_devices
 from tests.integration.api.house import Device, House, Person, bearer, problem_of
 
-OPEN = {("GET", "/api/v1/health"), ("POST", "/api/v1/devices/enrol")}
+OPEN = {
+    ("GET", "/api/v1/health"),
+    ("POST", "/api/v1/devices/enrol"),
+    ("GET", "/api/v1/audit/key"),
+    ("GET", "/api/v1/audit/checkpoint"),
+    ("GET", "/api/v1/audit/checkpoints"),
+    ("GET", "/api/v1/audit/consistency"),
+}
 ANY_ID = str(UUID(int=7))
 BODIES: dict[str, object] = {
     "/api/v1/accounts": {"name": "n", "roles": ["worker"]},

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
-from gstd.database.connection import Connection, Database
+from gstd.database.connection import Database
 from gstd.kernel.clock import ManualClock
-from gstd.kernel.ids import new_id
 from gstd.ledger import service as ledger
-from gstd.ledger.service import INVARIANTS, Funding, RefereeCharge, Settlement
-from gstd.protocol.types import Asset
+from gstd.ledger.service import INVARIANTS
+from tests.integration.ledger.scenes import broken, everything
 
-TABLES = ["account", "transfer", "job_escrow", "escrow", "earning"]
+TABLES = [
+    "account",
+    "transfer",
+    "job_escrow",
+    "escrow",
+    "earning",
+    "referee_charge",
+    "freeze",
+    "deposit",
+    "withdrawal",
+    "correction",
+    "day",
+    "sweep",
+]
 if TYPE_CHECKING:
     Raw = asyncpg.Connection[asyncpg.Record]
 else:
@@ -27,25 +38,7 @@ else:
 @pytest_asyncio.fixture
 async def used(database: Database, clock: ManualClock) -> Database:
     """A ledger with every kind of movement in it."""
-    now = clock.now()
-    requester, worker, job, task, other = (new_id() for _ in range(5))
-
-    async def move(conn: Connection) -> None:
-        await ledger.grant_test_credits(conn, new_id(), requester, 1_000, now)
-        await ledger.fund_jobs(conn, [Funding(job, requester, Asset.TEST, 300)], now)
-        await ledger.allot(conn, job, [task, other], 100)
-        for attempt_task, final_at in ((task, now), (other, now + timedelta(days=1))):
-            await ledger.settle(
-                conn,
-                [Settlement(attempt_task, new_id(), worker, new_id(), 50, 3, final_at)],
-                now,
-            )
-        await ledger.charge_referee(conn, [RefereeCharge(task, new_id(), 7)], now)
-        await ledger.refund_tasks(conn, [task], now)
-        await ledger.refund_unmade(conn, [job], now)
-        await ledger.vest_due(conn, now, 10)
-
-    await database.run(move)
+    await everything(database, clock.now())
     return database
 
 
@@ -73,19 +66,17 @@ async def superuser(database_urls: dict[str, str]) -> AsyncIterator[Raw]:
         yield connection
 
 
-async def broken(database: Database) -> set[str]:
-    check = await database.run(ledger.check)
-    names = {item.name for item in check.invariants if not item.holds}
-    assert check.ok == (not names)
-    return names
-
-
 async def test_a_used_ledger_keeps_every_promise(used: Database) -> None:
     check = await used.run(ledger.check)
     assert check.ok
     assert check.sum_nano == "0"
     assert [item.name for item in check.invariants] == list(INVARIANTS)
-    assert check.transfers > 8
+    async with used.connection() as conn:
+        unused = await conn.fetch(
+            "SELECT unnest(enum_range(NULL::ledger.transfer_kind)) "
+            "EXCEPT SELECT kind FROM ledger.transfer"
+        )
+    assert unused == []
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -113,6 +104,13 @@ async def test_the_application_cannot_write_the_tables(
         "UPDATE ledger.job_escrow SET funded = 1",
         "UPDATE ledger.escrow SET released = 0",
         "UPDATE ledger.earning SET state = 'vested'",
+        "UPDATE ledger.freeze SET state = 'ruled'",
+        "UPDATE ledger.withdrawal SET state = 'returned'",
+        "UPDATE ledger.correction SET proposed_by = gen_random_uuid()",
+        "UPDATE ledger.sweep SET through = 0",
+        "SELECT ledger.pay_earnings(ARRAY[]::uuid[], now())",
+        "SELECT ledger.take_back(ARRAY[]::uuid[], ARRAY[]::bigint[], ARRAY[]::bigint[], now())",
+        "SELECT ledger.opened_account(gen_random_uuid(), 'available', 'GSTD')",
         "SELECT ledger.post(ARRAY[]::ledger.posting[], now())",
         (
             "SELECT ledger.open_accounts(ARRAY[]::uuid[], ARRAY[]::ledger.account_kind[], "
@@ -134,7 +132,7 @@ async def test_the_application_cannot_go_around_the_functions(app: Raw, statemen
     [
         "UPDATE ledger.transfer SET amount = amount",
         "DELETE FROM ledger.transfer",
-        "TRUNCATE ledger.transfer",
+        "TRUNCATE ledger.transfer CASCADE",
     ],
 )
 async def test_transfers_are_final_even_for_the_owner(
@@ -145,21 +143,70 @@ async def test_transfers_are_final_even_for_the_owner(
     assert await broken(used) == set()
 
 
-SUM, NEGATIVE, FOLD, ESCROW, TASK, HELD = INVARIANTS
+(
+    SUM,
+    NEGATIVE,
+    BALANCE,
+    CHAIN,
+    ASSET,
+    ESCROW,
+    TASK,
+    REFEREE,
+    FROZEN,
+    CONTEST,
+    HELD,
+    RESERVED,
+    SUSPENSE,
+    DAYS,
+) = INVARIANTS
 TAMPERED = [
-    ("UPDATE ledger.account SET balance = balance + 1 WHERE kind = 'available'", {SUM, FOLD}),
+    ("UPDATE ledger.account SET balance = balance + 1 WHERE kind = 'available'", {SUM, BALANCE}),
+    ("UPDATE ledger.account SET balance = balance - 1 WHERE kind = 'fee'", {SUM, BALANCE}),
     (
         (
-            "UPDATE ledger.account SET balance = balance + CASE WHEN id = (SELECT max(id) FROM "
-            "ledger.account WHERE kind = 'available') THEN 1 ELSE -1 END WHERE kind = 'available'"
+            "UPDATE ledger.account SET balance = balance + CASE kind WHEN 'fee' THEN 1 ELSE -1 END "
+            "WHERE kind IN ('fee', 'referee')"
         ),
-        {FOLD},
+        {BALANCE},
     ),
-    ("DELETE FROM ledger.transfer WHERE kind = 'vest'", {SUM, FOLD, HELD}),
-    ("DELETE FROM ledger.transfer WHERE kind = 'reward'", {NEGATIVE, ESCROW, HELD}),
-    ("DELETE FROM ledger.transfer WHERE kind = 'fee'", {ESCROW}),
-    ("UPDATE ledger.transfer SET amount = amount + 1 WHERE kind = 'fund'", {SUM, FOLD, ESCROW}),
-    ("UPDATE ledger.transfer SET amount = amount - 1 WHERE kind = 'referee'", {ESCROW}),
+    ("UPDATE ledger.account SET head = sha256(head) WHERE kind = 'available'", {CHAIN}),
+    ("UPDATE ledger.account SET head = sha256(head) WHERE kind = 'restitution'", {CHAIN}),
+    ("UPDATE ledger.account SET version = version + 1 WHERE kind = 'restitution'", {CHAIN}),
+    (
+        (
+            "UPDATE ledger.account SET head = decode(repeat('00', 32), 'hex'), version = 0 "
+            "WHERE kind = 'available'"
+        ),
+        {CHAIN},
+    ),
+    ("UPDATE ledger.transfer SET debit_version = debit_version + 1 WHERE kind = 'fund'", {CHAIN}),
+    ("UPDATE ledger.transfer SET credit_version = 1 WHERE kind = 'return'", {CHAIN}),
+    ("UPDATE ledger.transfer SET credit_after = credit_after + 1 WHERE kind = 'vest'", {CHAIN}),
+    ("UPDATE ledger.transfer SET ref = gen_random_uuid() WHERE kind = 'correction'", {CHAIN}),
+    ("UPDATE ledger.transfer SET asset = 'GSTD' WHERE kind = 'reward'", {ASSET}),
+    ("UPDATE ledger.transfer SET debit = -1 WHERE kind = 'fee'", {ASSET, BALANCE, DAYS}),
+    (
+        (
+            "DELETE FROM ledger.transfer WHERE kind = 'fund' "
+            "AND id > (SELECT through FROM ledger.sweep)"
+        ),
+        {SUM, BALANCE, CHAIN, ESCROW},
+    ),
+    (
+        (
+            "DELETE FROM ledger.transfer WHERE kind = 'grant' "
+            "AND id > (SELECT through FROM ledger.sweep)"
+        ),
+        {SUM, BALANCE, CHAIN},
+    ),
+    ("DELETE FROM ledger.transfer WHERE kind = 'vest'", {BALANCE, CHAIN, DAYS}),
+    ("DELETE FROM ledger.transfer WHERE kind = 'reward'", {BALANCE, DAYS}),
+    ("DELETE FROM ledger.transfer WHERE kind = 'fee'", {BALANCE, DAYS}),
+    (
+        "UPDATE ledger.transfer SET amount = amount + 1 WHERE kind = 'fund'",
+        {SUM, BALANCE, CHAIN, ESCROW, DAYS},
+    ),
+    ("UPDATE ledger.transfer SET amount = amount - 1 WHERE kind = 'referee'", {BALANCE, DAYS}),
     (
         (
             "INSERT INTO ledger.transfer (kind, ref, asset, debit, credit, amount, at) "
@@ -169,18 +216,65 @@ TAMPERED = [
         {NEGATIVE},
     ),
     ("UPDATE ledger.job_escrow SET funded = funded + 1", {ESCROW}),
-    ("UPDATE ledger.job_escrow SET returned = returned - 1", {ESCROW}),
+    ("UPDATE ledger.job_escrow SET returned = returned - 1 WHERE returned > 0", {ESCROW}),
     ("UPDATE ledger.job_escrow SET allotted = allotted - 1", {ESCROW}),
     ("UPDATE ledger.escrow SET locked = locked + 1", {ESCROW}),
+    ("UPDATE ledger.escrow SET restored = restored - 1 WHERE restored > 0", {ESCROW}),
     ("UPDATE ledger.escrow SET released = released + 1 WHERE refunded = 0", {ESCROW, TASK}),
-    ("UPDATE ledger.escrow SET fee = fee + 1, released = released - 1", {TASK}),
+    ("UPDATE ledger.escrow SET fee = fee + 1, released = released - 1 WHERE released > 0", {TASK}),
     ("UPDATE ledger.escrow SET refunded = refunded - 1 WHERE refunded > 0", {ESCROW}),
+    ("UPDATE ledger.escrow SET referee = referee - 1 WHERE referee > 0", {ESCROW, REFEREE}),
+    ("UPDATE ledger.escrow SET frozen = frozen - 1 WHERE frozen > 0", {FROZEN}),
+    ("UPDATE ledger.escrow SET frozen = frozen + 1 WHERE released = 0", {FROZEN}),
     ("DELETE FROM ledger.escrow WHERE refunded = 0", {ESCROW}),
+    ("UPDATE ledger.referee_charge SET amount = amount + 1", {REFEREE}),
+    ("DELETE FROM ledger.referee_charge", {REFEREE}),
+    (
+        "UPDATE ledger.freeze SET amount = amount + 1 WHERE state = 'open' AND amount > 0",
+        {FROZEN},
+    ),
+    (
+        (
+            "UPDATE ledger.freeze SET state = 'withdrawn', closed_at = now() "
+            "WHERE state = 'open' AND amount > 0"
+        ),
+        {FROZEN},
+    ),
+    (
+        (
+            "UPDATE ledger.freeze SET state = 'withdrawn', closed_at = now() "
+            "WHERE state = 'open' AND amount = 0"
+        ),
+        {CONTEST},
+    ),
+    ("UPDATE ledger.earning SET state = 'held' WHERE state = 'frozen'", {CONTEST}),
+    ("UPDATE ledger.earning SET state = 'frozen' WHERE state = 'held'", {CONTEST}),
     ("UPDATE ledger.earning SET amount = amount + 1 WHERE state = 'held'", {TASK, HELD}),
+    ("UPDATE ledger.earning SET taken = taken - 1 WHERE state = 'vested' AND taken > 0", {TASK}),
     ("UPDATE ledger.earning SET fee = fee + 1", {TASK}),
-    ("UPDATE ledger.earning SET state = 'vested', vested_at = now()", {HELD}),
-    ("UPDATE ledger.earning SET state = 'held', vested_at = NULL", {HELD}),
+    ("UPDATE ledger.earning SET fee_taken = fee_taken - 1 WHERE fee_taken > 0", {TASK}),
+    (
+        (
+            "UPDATE ledger.earning SET state = 'vested', vested_at = now(), kept = false "
+            "WHERE state = 'held'"
+        ),
+        {HELD},
+    ),
+    ("UPDATE ledger.earning SET state = 'held' WHERE state = 'forfeited'", {HELD}),
     ("DELETE FROM ledger.earning WHERE state = 'held'", {TASK, HELD}),
+    ("UPDATE ledger.withdrawal SET amount = amount + 1 WHERE state = 'reserved'", {RESERVED}),
+    (
+        "UPDATE ledger.withdrawal SET state = 'reserved', ended_at = NULL WHERE state = 'returned'",
+        {RESERVED},
+    ),
+    ("DELETE FROM ledger.withdrawal", {RESERVED}),
+    ("UPDATE ledger.deposit SET owner = gen_random_uuid() WHERE owner IS NULL", {SUSPENSE}),
+    ("UPDATE ledger.deposit SET owner = NULL", {SUSPENSE}),
+    ("UPDATE ledger.deposit SET amount = amount + 1 WHERE owner IS NULL", {SUSPENSE}),
+    ("UPDATE ledger.day SET paid_in = paid_in + 1 WHERE kind = 'fee' AND paid_in > 0", {DAYS}),
+    ("UPDATE ledger.day SET transfers = transfers + 1", {DAYS}),
+    ("DELETE FROM ledger.day WHERE kind = 'grant'", {DAYS}),
+    ("UPDATE ledger.sweep SET through = through - 1", {DAYS}),
 ]
 
 

@@ -14,6 +14,7 @@ from gstd.bus.bus import Bus, Hint
 from gstd.database.connection import Database
 from gstd.events import incidents
 from gstd.events import service as events
+from gstd.events.audit import log_key
 from gstd.kernel.clock import ManualClock
 from gstd.kernel.settings import Policy
 from gstd.maintenance.scheduler import QUIET_S, Scheduler
@@ -21,9 +22,10 @@ from gstd.protocol.types import Role, Tier
 from gstd.verification import runs
 from gstd.verification.results import result_of
 from tests.servers import until
-from tests.world import CREDITS, REWARD, World, outcome
+from tests.world import CREDITS, REWARD, SECRET, World, outcome
 
 POLICY = Policy(chunk_tasks=4, holdback_rewards=2)
+KEY = log_key(SECRET)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ async def bus() -> AsyncIterator[Bus]:
 
 @pytest.fixture
 def scheduler(world: World, bus: Bus) -> Scheduler:
-    return Scheduler(world.database, world.blobs, bus, POLICY, world.clock)
+    return Scheduler(world.database, world.blobs, bus, POLICY, world.clock, KEY)
 
 
 async def kinds(world: World, scheduler: Scheduler) -> list[str]:
@@ -57,7 +59,7 @@ async def kinds(world: World, scheduler: Scheduler) -> list[str]:
 
 
 def more_schedulers(world: World, bus: Bus) -> list[Scheduler]:
-    return [Scheduler(world.database, world.blobs, bus, POLICY, world.clock) for _ in range(3)]
+    return [Scheduler(world.database, world.blobs, bus, POLICY, world.clock, KEY) for _ in range(3)]
 
 
 async def test_a_lease_that_ended_gives_the_task_on(world: World, scheduler: Scheduler) -> None:

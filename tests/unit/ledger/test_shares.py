@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from fractions import Fraction
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_split_is_exact_fair_stable_and_monotone() -> None:
             shares[i] for i in order
         ]
         ranked = sorted(zip(weights, shares, strict=True))
-        for (light, less), (heavy, more) in zip(ranked, ranked[1:], strict=False):
+        for (light, less), (heavy, more) in pairwise(ranked):
             assert less <= more or (light == heavy and less == more + 1)
 
 

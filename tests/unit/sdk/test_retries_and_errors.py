@@ -129,10 +129,12 @@ async def test_retries_of_one_call_share_its_idempotency_key() -> None:
         await client.create_account(request)
         await client.create_account(request)
         await client.create_account(request, idempotency_key="mine")
+        await client.create_account(request, idempotency_key="")
     keys = [request.headers["Idempotency-Key"] for request in script.requests]
     assert keys[0] == keys[1] == keys[2]
     assert keys[3] != keys[2]
     assert keys[4] == "mine"
+    assert keys[5] == "", "the platform refuses it; a new one each time would act each time"
 
 
 async def test_other_calls_are_repeated_only_when_nothing_was_done() -> None:

@@ -188,8 +188,8 @@ CREATE TABLE ledger.day (
     PRIMARY KEY (account_id, day, kind)
 );
 
--- Transfers up to `through` are folded. `bound` was the newest id when `horizon` was the next
--- transaction: once all older transactions have ended, nothing up to `bound` can appear any more.
+-- Transfers up to `through` are folded. `bound` was the newest id before `horizon` began: once
+-- all older transactions have ended, nothing up to `bound` can appear any more.
 CREATE TABLE ledger.sweep (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
     through bigint NOT NULL DEFAULT 0,
@@ -263,37 +263,68 @@ CREATE FUNCTION ledger.post(p_postings ledger.posting[], p_at timestamptz)
 RETURNS void LANGUAGE plpgsql SET search_path = ledger, pg_temp AS $$
 DECLARE
     v_ids bigint[];
+    v_one ledger.posting;
 BEGIN
     IF coalesce(cardinality(p_postings), 0) = 0 THEN
         RETURN;
     END IF;
     PERFORM pg_current_xact_id();
+    IF cardinality(p_postings) = 1 THEN -- the same as below, without what only many need
+        v_one := p_postings[1];
+        PERFORM 1 FROM ledger.account
+        WHERE spendable AND id IN (v_one.debit, v_one.credit)
+        ORDER BY id FOR NO KEY UPDATE;
+        INSERT INTO ledger.transfer (
+            kind, ref, seq, asset, debit, credit, amount,
+            debit_after, credit_after, debit_version, credit_version, at
+        )
+        SELECT v_one.kind, v_one.ref, v_one.seq, v_one.asset, d.id, c.id, v_one.amount,
+            CASE WHEN d.spendable THEN d.balance - v_one.amount END,
+            CASE WHEN c.spendable THEN c.balance + v_one.amount END,
+            CASE WHEN d.spendable THEN d.version + 1 END,
+            CASE WHEN c.spendable THEN c.version + 1 END, p_at
+        FROM ledger.account d, ledger.account c
+        WHERE d.id = v_one.debit AND d.asset = v_one.asset
+            AND c.id = v_one.credit AND c.asset = v_one.asset
+        RETURNING ARRAY[id] INTO v_ids;
+        ASSERT v_ids IS NOT NULL, 'every posting becomes one transfer';
+        UPDATE ledger.account a SET
+            balance = a.balance + l.delta, version = a.version + 1,
+            head = ledger.chain_step(NULL, a.head, ledger.link(
+                v_one.kind, v_one.ref, v_one.seq, l.delta, a.balance + l.delta
+            ))
+        FROM (VALUES (v_one.debit, -v_one.amount), (v_one.credit, v_one.amount)) AS l (id, delta)
+        WHERE a.id = l.id AND a.spendable;
+        INSERT INTO public.event_outbox (kind, at, accounts, data, transfers)
+        VALUES ('transfers', p_at, '{}', '{}', v_ids);
+        RETURN;
+    END IF;
     PERFORM 1 FROM ledger.account
     WHERE spendable AND id IN (
         SELECT debit FROM unnest(p_postings) UNION SELECT credit FROM unnest(p_postings)
     )
     ORDER BY id FOR NO KEY UPDATE;
 
-    WITH posting AS (
-        SELECT * FROM unnest(p_postings) WITH ORDINALITY
+    -- Two legs per posting, side by side: nothing is joined back, so a plan made for few rows is
+    -- as good for many.
+    WITH leg AS MATERIALIZED (
+        SELECT p.*, l.account_id, l.delta, l.is_credit, a.head, a.spendable,
+            CASE WHEN a.spendable THEN (a.balance + sum(l.delta) OVER w)::bigint END AS balance,
+            CASE WHEN a.spendable THEN a.version + row_number() OVER w END AS version
+        FROM unnest(p_postings) WITH ORDINALITY
             AS p (kind, ref, seq, asset, debit, credit, amount, n)
-    ), leg AS (
-        SELECT n, kind, ref, seq, debit AS account_id, -amount AS delta FROM posting
-        UNION ALL
-        SELECT n, kind, ref, seq, credit, amount FROM posting
-    ), after AS (
-        SELECT leg.*, a.head,
-            (a.balance + sum(leg.delta) OVER w)::bigint AS balance,
-            a.version + row_number() OVER w AS version
-        FROM leg JOIN ledger.account a ON a.id = leg.account_id AND a.spendable
-        WINDOW w AS (PARTITION BY leg.account_id ORDER BY leg.n)
+        CROSS JOIN LATERAL (
+            VALUES (p.debit, -p.amount, false), (p.credit, p.amount, true)
+        ) AS l (account_id, delta, is_credit)
+        JOIN ledger.account a ON a.id = l.account_id AND a.asset = p.asset
+        WINDOW w AS (PARTITION BY l.account_id ORDER BY p.n)
     ), moved AS (
         UPDATE ledger.account a SET
             balance = a.balance + d.delta, version = a.version + d.legs, head = d.head
         FROM (
             SELECT account_id, sum(delta) AS delta, count(*) AS legs,
                 ledger.chain(head, ledger.link(kind, ref, seq, delta, balance) ORDER BY n) AS head
-            FROM after GROUP BY account_id
+            FROM leg WHERE spendable GROUP BY account_id
         ) d
         WHERE a.id = d.account_id
     ), posted AS (
@@ -301,14 +332,15 @@ BEGIN
             kind, ref, seq, asset, debit, credit, amount,
             debit_after, credit_after, debit_version, credit_version, at
         )
-        SELECT p.kind, p.ref, p.seq, p.asset, p.debit, p.credit, p.amount,
-            d.balance, c.balance, d.version, c.version, p_at
-        FROM posting p
-        JOIN ledger.account x ON x.id = p.debit AND x.asset = p.asset
-        JOIN ledger.account y ON y.id = p.credit AND y.asset = p.asset
-        LEFT JOIN after d ON d.n = p.n AND d.account_id = p.debit
-        LEFT JOIN after c ON c.n = p.n AND c.account_id = p.credit
-        ORDER BY p.n
+        SELECT kind, ref, seq, asset, debit, credit, amount,
+            balance, credit_after, version, credit_version, p_at
+        FROM (
+            SELECT leg.*, lead(n) OVER v AS credit_n, lead(balance) OVER v AS credit_after,
+                lead(version) OVER v AS credit_version
+            FROM leg WINDOW v AS (ORDER BY n, is_credit)
+        ) pair
+        WHERE NOT is_credit AND credit_n = n
+        ORDER BY n
         RETURNING id
     )
     SELECT array_agg(id) INTO v_ids FROM posted;
@@ -420,17 +452,18 @@ BEGIN
     ) x;
     PERFORM ledger.post((
         SELECT array_agg(ROW(
-            m.kind, g.id, 0, g.asset, j.account_id, a.id, m.amount
+            m.kind, g.id, 0, g.asset, j.account_id, m.id, m.amount
         )::ledger.posting ORDER BY g.id, m.kind)
         FROM ledger.earning g
         JOIN ledger.escrow e USING (task_id)
         JOIN ledger.job_escrow j USING (job_id)
-        CROSS JOIN LATERAL (VALUES
-            ('reward'::ledger.transfer_kind, g.owner, 'held'::ledger.account_kind, g.amount),
-            ('fee', NULL, 'fee', g.fee)
-        ) AS m (kind, owner, account_kind, amount)
-        JOIN ledger.account a ON a.owner IS NOT DISTINCT FROM m.owner
-            AND a.kind = m.account_kind AND a.asset = g.asset AND a.job_id IS NULL
+        CROSS JOIN LATERAL (
+            SELECT 'reward'::ledger.transfer_kind AS kind, x.id, g.amount FROM ledger.account x
+            WHERE x.owner = g.owner AND x.kind = 'held' AND x.asset = g.asset AND x.job_id IS NULL
+            UNION ALL
+            SELECT 'fee', x.id, g.fee FROM ledger.account x
+            WHERE x.owner IS NULL AND x.kind = 'fee' AND x.asset = g.asset AND x.job_id IS NULL
+        ) m
         WHERE g.id = ANY (p_earnings) AND m.amount > 0
     ), p_at);
 END $$;
@@ -460,7 +493,7 @@ BEGIN
             id, attempt_id, task_id, owner, device_id, asset, amount, fee, held_at, final_at, kept, due_at
         )
         SELECT i.id, i.id, i.task_id, i.owner, i.device_id, j.asset, i.amount, i.fee, p_at, i.final_at,
-            i.kept_until IS NOT NULL, coalesce(i.kept_until, i.final_at)
+            i.kept_until IS NOT NULL, greatest(i.kept_until, i.final_at)
         FROM item i JOIN ledger.escrow e USING (task_id) JOIN ledger.job_escrow j USING (job_id)
         ORDER BY i.id
         ON CONFLICT (id) DO NOTHING
@@ -737,6 +770,7 @@ CREATE FUNCTION ledger.restitute(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
 DECLARE
     v_item record;
+    v_account bigint;
     v_fund record;
 BEGIN
     PERFORM 1 FROM ledger.escrow e WHERE e.task_id = ANY (p_tasks)
@@ -750,8 +784,9 @@ BEGIN
         SELECT t.amount INTO amount FROM ledger.transfer t
         WHERE t.kind = 'restitution' AND t.ref = v_item.ref AND t.seq = 0;
         IF NOT FOUND THEN
+            v_account := ledger.opened_account(NULL, 'restitution', v_item.asset);
             SELECT a.id, a.balance INTO STRICT v_fund FROM ledger.account a
-            WHERE a.id = ledger.opened_account(NULL, 'restitution', v_item.asset) FOR NO KEY UPDATE;
+            WHERE a.id = v_account FOR NO KEY UPDATE;
             amount := least(v_item.amount, v_fund.balance);
             IF amount > 0 THEN
                 UPDATE ledger.escrow e SET locked = e.locked + amount, restored = e.restored + amount
@@ -1096,7 +1131,8 @@ DECLARE
     v_wish ledger.correction;
 BEGIN
     SELECT * INTO v_wish FROM ledger.correction WHERE id = p_id FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    PERFORM 1 FROM ledger.account WHERE id = v_wish.debit FOR NO KEY UPDATE;
+    IF v_wish.id IS NULL THEN
         RETURN 'unknown';
     ELSIF v_wish.state <> 'proposed' THEN
         RETURN 'replayed';
@@ -1117,8 +1153,8 @@ BEGIN
     RETURN 'applied';
 END $$;
 
--- Folds transfers that can no longer change into balances and days; returns how many. Each call
--- folds what the call before it marked, once every transaction of that time has ended.
+-- Folds transfers that can no longer change into balances and days; returns how many. One call marks
+-- the newest id, the next takes a number, and a later one folds once all older numbers have ended.
 CREATE FUNCTION ledger.fold(p_limit integer)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
 DECLARE
@@ -1128,6 +1164,12 @@ DECLARE
 BEGIN
     SELECT * INTO v_sweep FROM ledger.sweep FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND OR v_sweep.horizon > pg_snapshot_xmin(pg_current_snapshot()) THEN
+        RETURN 0;
+    END IF;
+    IF v_sweep.horizon = '0' AND v_sweep.bound > v_sweep.through THEN
+        -- Who has an id up to `bound` had its number before the call that marked `bound` ended, and
+        -- this call's is newer. (A snapshot's xmax would not do: it is the newest *ended* one's plus 1.)
+        UPDATE ledger.sweep SET horizon = pg_current_xact_id();
         RETURN 0;
     END IF;
     v_to := least(v_sweep.bound, v_sweep.through + p_limit);
@@ -1152,11 +1194,9 @@ BEGIN
     SELECT count(*) / 2 INTO v_folded FROM leg;
     UPDATE ledger.sweep SET through = v_to;
     IF v_to = v_sweep.bound THEN
-        -- The newest id first, the snapshot after it: who has an id up to `bound` is older than `horizon`.
-        UPDATE ledger.sweep SET bound = greatest(
+        UPDATE ledger.sweep SET horizon = '0', bound = greatest(
             v_to, (SELECT last_value FROM ledger.transfer_id_seq WHERE is_called)
         );
-        UPDATE ledger.sweep SET horizon = pg_snapshot_xmax(pg_current_snapshot());
     END IF;
     RETURN v_folded;
 END $$;
