@@ -17,7 +17,9 @@ SEED_ROUTES = {
     ("post", "/api/v1/wasm/{module_id}/execute"),
 }
 BYTES = {"/api/v1/tasks/{task_id}/output", "/api/v1/modules/{metered_hash}"} | {
-    "/api/v1/audit/checkpoint"
+    "/api/v1/audit/checkpoint",
+    "/api/v1/admin/ledger/export",
+    "/api/v1/wallet/statement.csv",
 }
 
 

@@ -29,7 +29,7 @@ def group() -> None:
 
 
 @app.command()
-def propose(
+def propose(  # noqa: PLR0913, PLR0917 - every part of a correction
     debit: AccountArgument,
     credit: AccountArgument,
     amount: Annotated[str, typer.Argument(help="How much, in GSTD.")],

@@ -18,6 +18,7 @@ from gstd.protocol.types import Asset
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from gstd.cli.proofs import Proved
     from gstd.protocol.money import BalanceAt, BalancesAt, StatementPage
     from gstd.protocol.people import Balance, WalletView
 
@@ -82,11 +83,15 @@ def statement(  # noqa: PLR0913, PLR0917 - every filter of a statement
     task: Annotated[UUID | None, typer.Option(help="What moved because of a task.")] = None,
     limit: Annotated[int, typer.Option(help="So many rows.", min=1, max=PAGE)] = 50,
     everything: Annotated[bool, typer.Option("--all", help="All rows.")] = False,
+    proof: Annotated[
+        Path | None, typer.Option(help="Write the rows' proofs to this file, for `wallet verify`.")
+    ] = None,
     url: UrlOption = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What every transfer did to your wallet, newest first."""
+    from gstd.cli.proofs import fetch_proofs, write_proofs
     from gstd.cli.session import connect
     from gstd.protocol.money import StatementPage
     from gstd.sdk.client import StatementFilters
@@ -103,12 +108,30 @@ def statement(  # noqa: PLR0913, PLR0917 - every filter of a statement
 
     async def work() -> StatementPage:
         async with connect(url, api_key) as client:
-            if not everything:
-                return await client.statement(filters, limit=limit)
-            rows = [row async for row in client.statement_rows(filters)]
-            return StatementPage(items=rows, next=None)
+            if everything:
+                rows = [row async for row in client.statement_rows(filters)]
+                page = StatementPage(items=rows, next=None)
+            else:
+                page = await client.statement(filters, limit=limit)
+            if proof is not None:
+                write_proofs(proof, await fetch_proofs(client, page.items))
+            return page
 
     emit(run(work()), as_json, _statement)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="What `statement --proof` wrote.", exists=True)],
+    key: Annotated[
+        str | None, typer.Option(help="The platform's key as you wrote it down: 64 hex digits.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the proofs of a statement, offline: signature, Merkle paths, every transfer."""
+    from gstd.cli.proofs import check_file
+
+    emit(check_file(file, key), as_json, _proved)
 
 
 @app.command()
@@ -178,6 +201,14 @@ def _statement(page: StatementPage) -> Table | str:
             str(item.task_id or item.job_id or ""),
         )
     return rows
+
+
+def _proved(found: Proved) -> str:
+    return (
+        "\n".join(found.lines)
+        + f"\n[green]All {found.transfers} transfers are in the log of {found.size} facts that the "
+        f"platform signed[/] with the key {found.public_key}."
+    )
 
 
 def _short(counterparty: str) -> str:

@@ -180,6 +180,12 @@ async def checkpoints(connection: Connection, *, after: int, limit: int) -> Chec
     return CheckpointPage(items=items, next=items[-1].size if len(items) == limit else None)
 
 
+async def positions(connection: Connection, transfers: Sequence[int]) -> dict[int, int]:
+    """Where transfers are in the log, as far as they have been numbered."""
+    rows = await connection.fetch(_sql["audit_positions"], transfers)
+    return {row["transfer_id"]: row["position"] for row in rows}
+
+
 async def prove(
     connection: Connection, key: LogKey, positions: Sequence[int], reader: UUID | None
 ) -> StatementProof:

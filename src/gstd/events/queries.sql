@@ -102,6 +102,9 @@ FROM event_log
 WHERE position = ANY($1::bigint[]) AND ($2::uuid IS NULL OR accounts @> ARRAY[$2::uuid])
 ORDER BY position;
 
+-- name: audit_positions
+SELECT transfer_id, position FROM event_log WHERE transfer_id = ANY ($1::bigint[]);
+
 -- name: audit_heads
 -- What the ends of log and tree say of each other.
 SELECT h.size,

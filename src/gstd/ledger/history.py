@@ -14,6 +14,7 @@ import msgspec
 
 from gstd.database.connection import Connection, to_struct
 from gstd.database.sql import load_queries
+from gstd.events.audit import positions
 from gstd.kernel.errors import GstdError, InvalidInputError
 from gstd.ledger.journal import AccountLine, JournalWriter, TransferLine
 from gstd.protocol.money import (
@@ -118,8 +119,11 @@ async def statement(
     legs = await _legs(connection, owner, filters, below, limit + 1)
     page = legs[:limit]
     more = len(legs) > limit
+    rows = await _rows(connection, page)
+    places = await positions(connection, [row.transfer_id for row in rows])
     return StatementPage(
-        items=await _rows(connection, page), next=_encoded(page[-1]) if more else None
+        items=[msgspec.structs.replace(row, position=places.get(row.transfer_id)) for row in rows],
+        next=_encoded(page[-1]) if more else None,
     )
 
 

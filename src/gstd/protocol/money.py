@@ -58,7 +58,7 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
     """What one transfer did to one part of a wallet.
 
     ``balance_after_nano`` is known of what is available only. A transfer between two parts of one
-    wallet has two rows.
+    wallet has two rows. ``position`` is the transfer's place in the audit log, once it has one.
     """
 
     transfer_id: int
@@ -73,6 +73,7 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID | None
     task_id: UUID | None
     attempt_id: UUID | None
+    position: int | None = None
 
 
 class StatementPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,7 +55,14 @@ def routes() -> Iterator[tuple[str, str]]:
     schema: Any = build_app(Settings()).openapi_schema.to_schema()
     for path, item in schema["paths"].items():
         filled = path
-        for name in ("job_id", "task_id", "device_id", "module_id", "metered_hash"):
+        for name in (
+            "job_id",
+            "task_id",
+            "device_id",
+            "module_id",
+            "metered_hash",
+            "correction_id",
+        ):
             filled = filled.replace(f"{{{name}}}", ANY_ID)
         for method in item:
             if (method.upper(), path) not in OPEN:

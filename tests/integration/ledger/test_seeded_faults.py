@@ -15,7 +15,7 @@ from tests.integration.ledger import checks
 Check = Callable[[Database, datetime], Awaitable[None]]
 
 FAULTS: list[tuple[str, str, str, Check]] = [
-    ("pay_earnings", "g.fee)", "g.fee / 2)", checks.a_fee_is_taken),
+    ("pay_earnings", "x.id, g.fee FROM", "x.id, g.fee / 2 FROM", checks.a_fee_is_taken),
     ("refund_tasks", " - e.frozen", "", checks.a_refund_leaves_what_is_frozen),
     ("charge_referee", "least(", "greatest(", checks.a_charge_is_capped_by_the_escrow),
     (

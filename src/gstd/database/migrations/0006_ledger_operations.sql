@@ -212,28 +212,28 @@ CREATE TYPE ledger.posting AS (
 -- Transfers are announced in the outbox by their ids, one row per posting call.
 ALTER TABLE public.event_outbox ADD COLUMN transfers bigint[];
 
+CREATE FUNCTION ledger.account_id(
+    p_owner uuid, p_kind ledger.account_kind, p_asset ledger.asset
+) RETURNS bigint LANGUAGE sql STABLE SET search_path = ledger, pg_temp AS $$
+    SELECT id FROM ledger.account
+    WHERE owner = p_owner AND kind = p_kind AND asset = p_asset AND job_id IS NULL
+    UNION ALL
+    SELECT id FROM ledger.account
+    WHERE p_owner IS NULL AND owner IS NULL AND kind = p_kind AND asset = p_asset AND job_id IS NULL
+$$;
+
 -- Makes sure that the accounts exist (escrow accounts are made with their job).
 CREATE FUNCTION ledger.open_accounts(
     p_owners uuid[], p_kinds ledger.account_kind[], p_assets ledger.asset[]
 ) RETURNS void LANGUAGE sql SET search_path = ledger, pg_temp AS $$
     INSERT INTO ledger.account (owner, kind, asset)
     SELECT DISTINCT owner, kind, asset FROM unnest(p_owners, p_kinds, p_assets) AS a (owner, kind, asset)
-    WHERE NOT EXISTS (
-        SELECT FROM ledger.account x
-        WHERE x.owner IS NOT DISTINCT FROM a.owner AND x.kind = a.kind AND x.asset = a.asset
-    )
+    WHERE ledger.account_id(owner, kind, asset) IS NULL
     ORDER BY owner, kind, asset
     ON CONFLICT DO NOTHING
 $$;
 
-CREATE FUNCTION ledger.account_id(
-    p_owner uuid, p_kind ledger.account_kind, p_asset ledger.asset
-) RETURNS bigint LANGUAGE sql STABLE SET search_path = ledger, pg_temp AS $$
-    SELECT id FROM ledger.account
-    WHERE owner IS NOT DISTINCT FROM p_owner AND kind = p_kind AND asset = p_asset AND job_id IS NULL
-$$;
-
--- The same, made if it is missing.
+-- An account's id; it is made if it is missing.
 CREATE FUNCTION ledger.opened_account(
     p_owner uuid, p_kind ledger.account_kind, p_asset ledger.asset
 ) RETURNS bigint LANGUAGE plpgsql SET search_path = ledger, pg_temp AS $$
