@@ -172,14 +172,15 @@ class Bank:
                 self.runs.add(item.run_id)
                 task.referee += amount
 
-    def refund(self, tasks: Sequence[UUID]) -> dict[UUID, int]:
+    def refund(self, tasks: Sequence[UUID], most: int | None = None) -> dict[UUID, int]:
         given = {}
         for task_id in set(tasks) & set(self.tasks):
             task = self.tasks[task_id]
-            if task.left:
-                given[task_id] = task.left
-                self.available[self.jobs[task.job].owner] += task.left
-                task.refunded += task.left
+            amount = task.left if most is None else min(task.left, most)
+            if amount:
+                given[task_id] = amount
+                self.available[self.jobs[task.job].owner] += amount
+                task.refunded += amount
         return given
 
     def refund_unmade(self, job_id: UUID) -> int:
@@ -288,15 +289,18 @@ class Bank:
         if freeze.state != "open":
             return "replayed" if freeze.state == "ruled" else freeze.state
         contest = freeze.contest
+        is_fee_only = ruling.award == 0 and ruling.fee > 0
         if contest.earning_id is not None:
             item = self.earnings[contest.earning_id]
-            if ruling.award > item.amount or ruling.fee > item.fee:
+            contested = item.amount + item.fee
+            is_too_much = ruling.award > item.amount or ruling.fee > item.fee
+            if is_too_much or is_fee_only:
                 return "excessive"
             self.take_back(item, item.amount - ruling.award, item.fee - ruling.fee)
             item.state = "held" if ruling.award else "reversed"
             item.kept, item.due_at = False, now
         else:
-            is_fee_only = ruling.award == 0 and ruling.fee > 0
+            contested = contest.amount
             if ruling.award + ruling.fee > contest.amount or is_fee_only:
                 return "excessive"
             self.tasks[contest.task_id].frozen -= contest.amount
@@ -316,7 +320,7 @@ class Bank:
                     )
                 )
         freeze.state = "ruled"
-        self.refund([contest.task_id])
+        self.refund([contest.task_id], contested - ruling.award - ruling.fee)
         return "ruled"
 
     def deposit(self, item: Deposit) -> bool:

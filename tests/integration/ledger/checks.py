@@ -105,7 +105,7 @@ async def a_ruling_gives_the_rest_to_the_requester(database: Database, now: date
 
     await database.run(move)
     assert await available(database, worker) == 20
-    assert await available(database, requester) == before + 79
+    assert await available(database, requester) == before + 33
 
 
 async def an_unfrozen_escrow_is_free_again(database: Database, now: datetime) -> None:

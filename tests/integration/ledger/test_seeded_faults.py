@@ -16,7 +16,7 @@ Check = Callable[[Database, datetime], Awaitable[None]]
 
 FAULTS: list[tuple[str, str, str, Check]] = [
     ("pay_earnings", "x.id, g.fee FROM", "x.id, g.fee / 2 FROM", checks.a_fee_is_taken),
-    ("refund_tasks", " - e.frozen", "", checks.a_refund_leaves_what_is_frozen),
+    ("give_back", " - e.frozen", "", checks.a_refund_leaves_what_is_frozen),
     ("charge_referee", "least(", "greatest(", checks.a_charge_is_capped_by_the_escrow),
     (
         "settle",
@@ -42,8 +42,8 @@ FAULTS: list[tuple[str, str, str, Check]] = [
     ),
     (
         "rule",
-        "PERFORM ledger.refund_tasks(ARRAY[v_freeze.task_id], p_at);",
-        "",
+        "v_contested - v_item.award - v_item.fee",
+        "0",
         checks.a_ruling_gives_the_rest_to_the_requester,
     ),
     (

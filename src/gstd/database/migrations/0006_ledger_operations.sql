@@ -564,11 +564,10 @@ BEGIN
     ), p_at);
 END $$;
 
--- Gives what tasks have left, and is not frozen, back to the requester. Returns the tasks that
--- had something left.
-CREATE FUNCTION ledger.refund_tasks(p_tasks uuid[], p_at timestamptz)
+-- Gives what tasks have left, and is not frozen, back to the requester, at most p_most of each.
+CREATE FUNCTION ledger.give_back(p_tasks uuid[], p_most bigint, p_at timestamptz)
 RETURNS TABLE (task_id uuid, amount bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = ledger, pg_temp AS $$
 DECLARE
     v_postings ledger.posting[];
 BEGIN
@@ -577,7 +576,7 @@ BEGIN
 
     WITH rest AS (
         SELECT e.task_id AS id, e.job_id, e.refunds,
-            e.locked - e.released - e.fee - e.referee - e.refunded - e.frozen AS left_over
+            least(p_most, e.locked - e.released - e.fee - e.referee - e.refunded - e.frozen) AS left_over
         FROM ledger.escrow e WHERE e.task_id = ANY (p_tasks)
     ), given AS (
         UPDATE ledger.escrow e SET refunded = e.refunded + r.left_over, refunds = e.refunds + 1
@@ -594,6 +593,13 @@ BEGIN
     PERFORM ledger.post(v_postings, p_at);
     RETURN QUERY SELECT p.ref, p.amount FROM unnest(v_postings) p;
 END $$;
+
+-- Gives all that tasks have left back. Returns the tasks that had something left.
+CREATE FUNCTION ledger.refund_tasks(p_tasks uuid[], p_at timestamptz)
+RETURNS TABLE (task_id uuid, amount bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
+    SELECT task_id, amount FROM ledger.give_back(p_tasks, NULL, p_at)
+$$;
 
 -- Gives back the money of tasks whose rows were never made. Returns the jobs that had some.
 CREATE FUNCTION ledger.refund_unmade(p_jobs uuid[], p_at timestamptz)
@@ -897,15 +903,28 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
 DECLARE
     v_item record;
     v_freeze ledger.freeze;
+    v_contested bigint;
+    -- A dispute that appears later is not locked, and so unknown.
+    v_known uuid[] := ARRAY(SELECT f.dispute_id FROM ledger.freeze f WHERE f.dispute_id = ANY (p_disputes));
 BEGIN
-    PERFORM ledger.lock_frozen(p_disputes);
+    PERFORM ledger.lock_frozen(v_known);
+    PERFORM 1 FROM ledger.account a
+    WHERE a.kind = 'available' AND (a.owner, a.asset) IN (
+        SELECT j.owner, j.asset FROM ledger.freeze f
+        JOIN ledger.escrow e USING (task_id) JOIN ledger.job_escrow j USING (job_id)
+        WHERE f.dispute_id = ANY (v_known)
+    )
+    ORDER BY a.id FOR NO KEY UPDATE;
     FOR v_item IN
         SELECT * FROM unnest(p_disputes, p_awards, p_fees, p_owners, p_devices)
             AS i (dispute, award, fee, owner, device)
     LOOP
         dispute_id := v_item.dispute;
         SELECT * INTO v_freeze FROM ledger.freeze f WHERE f.dispute_id = v_item.dispute;
-        IF NOT FOUND THEN
+        SELECT CASE WHEN g.id IS NULL THEN v_freeze.amount
+            ELSE g.amount - g.taken + g.fee - g.fee_taken END
+        INTO v_contested FROM (SELECT v_freeze.earning_id AS id) c LEFT JOIN ledger.earning g USING (id);
+        IF v_item.dispute <> ALL (v_known) THEN
             outcome := 'unknown';
         ELSIF v_freeze.state <> 'open' THEN
             outcome := CASE v_freeze.state WHEN 'ruled' THEN 'replayed' ELSE v_freeze.state END;
@@ -920,7 +939,9 @@ BEGIN
             UPDATE ledger.freeze f SET state = 'ruled', closed_at = p_at,
                 award = v_item.award, award_fee = v_item.fee
             WHERE f.dispute_id = v_item.dispute;
-            PERFORM ledger.refund_tasks(ARRAY[v_freeze.task_id], p_at);
+            PERFORM ledger.give_back(
+                ARRAY[v_freeze.task_id], v_contested - v_item.award - v_item.fee, p_at
+            );
         END IF;
         RETURN NEXT;
     END LOOP;
@@ -933,7 +954,9 @@ DECLARE
     v_earning ledger.earning;
 BEGIN
     SELECT * INTO STRICT v_earning FROM ledger.earning WHERE id = p_freeze.earning_id;
-    IF p_award > v_earning.amount - v_earning.taken OR p_fee > v_earning.fee - v_earning.fee_taken THEN
+    IF p_award > v_earning.amount - v_earning.taken OR p_fee > v_earning.fee - v_earning.fee_taken
+        OR (p_award = 0 AND p_fee > 0)
+    THEN
         RETURN 'excessive';
     END IF;
     PERFORM ledger.take_back(
@@ -1138,7 +1161,12 @@ BEGIN
         RETURN 'replayed';
     ELSIF p_apply AND v_wish.proposed_by = p_by THEN
         RETURN 'same_admin';
-    ELSIF p_apply AND ledger.balance_of(v_wish.debit) < v_wish.amount THEN
+    ELSIF p_apply AND v_wish.amount > ledger.balance_of(v_wish.debit) - (
+        -- Fees of earnings that are not vested may have to go back.
+        SELECT coalesce(sum(g.fee - g.fee_taken), 0) FROM ledger.earning g
+        JOIN ledger.account a ON a.id = v_wish.debit AND a.kind = 'fee' AND a.asset = g.asset
+        WHERE g.state IN ('held', 'frozen')
+    ) THEN
         RETURN 'insufficient';
     END IF;
     UPDATE ledger.correction SET decided_by = p_by, decided_at = p_at,
