@@ -146,3 +146,48 @@ async def test_one_login_that_may_become_the_app_role_migrates_and_then_writes_n
         async with app.transaction() as connection:
             await connection.execute("UPDATE ledger.account SET balance = 1")
     await app.close()
+
+
+FIRST_SLICE = """
+DO $$
+DECLARE
+    asker uuid := gen_random_uuid(); worker uuid := gen_random_uuid();
+    job uuid := gen_random_uuid(); tasks uuid[] := ARRAY[gen_random_uuid(), gen_random_uuid()];
+BEGIN
+    PERFORM ledger.grant_test_credits(gen_random_uuid(), asker, 1000, now());
+    PERFORM ledger.fund_jobs(ARRAY[job], ARRAY[asker], ARRAY['TEST']::ledger.asset[],
+        ARRAY[300]::bigint[], now());
+    PERFORM ledger.allot(job, tasks, 100);
+    PERFORM ledger.settle(tasks, ARRAY[gen_random_uuid(), gen_random_uuid()],
+        ARRAY[worker, worker], ARRAY[gen_random_uuid(), gen_random_uuid()],
+        ARRAY[50, 60]::bigint[], ARRAY[3, 4]::bigint[],
+        ARRAY[now(), now() + interval '1 day'], now());
+    PERFORM ledger.vest_due(now(), 10);
+    PERFORM ledger.refund_tasks(tasks[1:1], now());
+    PERFORM ledger.refund_unmade(ARRAY[job], now());
+END $$
+"""
+
+
+async def test_a_ledger_of_the_first_slice_is_sound_after_the_upgrade(
+    owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = migrations()
+    with monkeypatch.context() as past:
+        past.setattr(migrating, "migrations", lambda: everything[:5])
+        await migrate(owner_url)
+    connection = await asyncpg.connect(owner_url)
+    await connection.execute(FIRST_SLICE)
+    before = await connection.fetch("SELECT id, balance FROM ledger.balance ORDER BY id")
+    await connection.close()
+    assert len(await migrate(owner_url)) == len(everything) - 5
+    connection = await asyncpg.connect(owner_url)
+    assert await connection.fetch("SELECT id, balance FROM ledger.balance ORDER BY id") == before
+    assert await connection.fetch("SELECT * FROM ledger.broken") == []
+    for _ in range(3):
+        await connection.execute("SELECT ledger.fold(1000)")
+    assert await connection.fetch("SELECT * FROM ledger.broken") == []
+    [announced] = await connection.fetch("SELECT transfers FROM event_outbox")
+    transfers = await connection.fetchval("SELECT count(*) FROM ledger.transfer")
+    assert len(announced["transfers"]) == transfers > 8
+    await connection.close()

@@ -1265,6 +1265,16 @@ CREATE VIEW ledger.leg AS
     SELECT id, kind, ref, seq, asset, at, credit, amount, credit_after, credit_version
     FROM ledger.transfer;
 
+-- The chains of what was there before.
+UPDATE ledger.account a SET version = c.legs, head = c.head
+FROM (
+    SELECT account_id, count(*) AS legs, ledger.chain(
+        decode(repeat('00', 32), 'hex'), ledger.link(kind, ref, seq, delta, after) ORDER BY id
+    ) AS head
+    FROM ledger.leg WHERE version IS NOT NULL GROUP BY account_id
+) c
+WHERE a.id = c.account_id AND a.spendable;
+
 -- The ledger's promises, each as the rows that break it. No row: all hold.
 CREATE VIEW ledger.broken AS
     SELECT 'sum of all balances is zero' AS invariant, asset || ' ' || sum(balance) AS what
