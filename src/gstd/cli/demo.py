@@ -167,7 +167,7 @@ async def _follow(client: Client, job_id: UUID, *, as_json: bool) -> JobView:
     with JobProgress(err if as_json else out) as progress:
         while True:
             job = await client.job(job_id)
-            progress.update(job)
+            progress.show(job)
             if job.state != "open" and job.counts.paid == job.counts.accepted:
                 return job
             await asyncio.sleep(LOOK_EVERY_S)

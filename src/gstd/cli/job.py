@@ -186,7 +186,7 @@ def watch(
     async def work() -> JobView:
         async with connect(url, api_key) as client:
             with JobProgress(err) as progress:
-                return await client.wait_for_job(job, progress.update)
+                return await client.wait_for_job(job, progress.show)
 
     emit(run(work()), as_json, _card)
 

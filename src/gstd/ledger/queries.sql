@@ -71,9 +71,7 @@ SELECT asset::text AS asset,
     coalesce(sum(balance) FILTER (WHERE kind = 'escrow'), 0)::bigint AS escrow,
     coalesce(sum(balance) FILTER (WHERE kind = 'held'), 0)::bigint AS held,
     coalesce(sum(balance) FILTER (WHERE kind = 'reserved'), 0)::bigint AS reserved
-FROM (
-    SELECT asset, kind, ledger.balance_of(id) AS balance FROM ledger.account WHERE owner = $1
-) part
+FROM ledger.balance WHERE owner = $1
 GROUP BY asset ORDER BY asset;
 
 -- name: job_money
