@@ -51,7 +51,10 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
     asset: Annotated[Asset, typer.Option(help="What the job pays in.")] = Asset.TEST,
     priority: Annotated[Priority, typer.Option(help="How urgent it is.")] = Priority.NORMAL,
     hours: Annotated[
-        float | None, typer.Option(help="Give up after so many hours; else after 7 days.", min=0)
+        float | None,
+        typer.Option(
+            help="Give up after so many hours; else after 30 days, or 7 without activity.", min=0
+        ),
     ] = None,
     fuel: Annotated[int, typer.Option(help="Fuel per task.", min=1)] = Limits().fuel,
     memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=1)] = 256,
