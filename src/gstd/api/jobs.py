@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Request, Response, Router, get, post
+from litestar import Request, Response, Router, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from gstd.accounts.model import Actor
@@ -20,12 +20,13 @@ from gstd.protocol.jobs import (
     JobPage,
     JobRequest,
     JobView,
+    OrderChange,
     Quote,
     ResultPage,
     TaskView,
 )
 from gstd.protocol.types import Role
-from gstd.tasks import jobs, views
+from gstd.tasks import jobs, reorder, views
 
 Limit = Annotated[int, QueryParameter(ge=1, le=500)]
 After = Annotated[int, QueryParameter(ge=-1, le=2**31 - 1)]
@@ -114,6 +115,25 @@ async def cancel_job(
     )
 
 
+@patch("/jobs/{job_id:uuid}", summary="Change a job's turn", opt=edge.IDEMPOTENT)
+async def change_job(
+    request: Request[Any, Any, Any],
+    job_id: FromPath[UUID],
+    data: JSONBody[OrderChange],
+    actor: ActorDep,
+    platform: PlatformDep,
+) -> Response[JobView]:
+    """Another priority or deadline for all of it that has not ended, from the next claim on."""
+
+    async def work(connection: Connection, now: datetime) -> JobView:
+        await reorder.change_job(connection, actor.account_id, job_id, data, platform.policy, now)
+        return await views.job_view(connection, job_id, actor.account_id)
+
+    return await edge.write(
+        request, platform, actor, work, hints=[Hint.QUEUE, Hint.OUTBOX], status=200
+    )
+
+
 @get("/jobs/{job_id:uuid}/tasks", summary="A job's tasks")
 async def list_tasks(
     job_id: FromPath[UUID],
@@ -160,6 +180,25 @@ async def show_task(task_id: FromPath[UUID], actor: ActorDep, platform: Platform
     return await edge.read(platform, lambda conn: views.task_view(conn, task_id, reader(actor)))
 
 
+@patch("/tasks/{task_id:uuid}", summary="Change a task's turn", opt=edge.IDEMPOTENT)
+async def change_task(
+    request: Request[Any, Any, Any],
+    task_id: FromPath[UUID],
+    data: JSONBody[OrderChange],
+    actor: ActorDep,
+    platform: PlatformDep,
+) -> Response[TaskView]:
+    """Another priority or deadline for this task alone, from the next claim on."""
+
+    async def work(connection: Connection, now: datetime) -> TaskView:
+        await reorder.change_task(connection, actor.account_id, task_id, data, platform.policy, now)
+        return await views.task_view(connection, task_id, actor.account_id)
+
+    return await edge.write(
+        request, platform, actor, work, hints=[Hint.QUEUE, Hint.OUTBOX], status=200
+    )
+
+
 @get("/tasks/{task_id:uuid}/output", summary="A task's accepted output")
 async def show_output(
     task_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep
@@ -181,6 +220,8 @@ router = Router(
         list_jobs,
         show_job,
         cancel_job,
+        change_job,
+        change_task,
         list_tasks,
         list_workers,
         list_results,

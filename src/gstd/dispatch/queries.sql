@@ -2,8 +2,8 @@
 SELECT t.id AS task_id, t.job_id, t.wanted, j.reward, j.asset,
     j.module_hash, j.limits, j.profile
 FROM task t JOIN job j ON j.id = t.job_id
-WHERE t.wanted > 0 AND t.available_at <= $1 AND t.deadline > $1
-ORDER BY t.priority, t.deadline, t.id
+WHERE t.wanted > 0 AND NOT t.delayed AND t.deadline > $1
+ORDER BY t.order_key, t.id
 LIMIT $2;
 
 -- name: earlier_attempts

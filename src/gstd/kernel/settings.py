@@ -85,6 +85,26 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_wrong_results: Positive = 5
     """After so many proved lies the referee's output is delivered and the reward refunded."""
 
+    priority_bands_ms: tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]] = (
+        (0, 10_000),
+        (10_000, 60_000),
+        (60_000, 600_000),
+        (600_000, 3_600_000),
+    )
+    """How long a task of each level, critical first, may wait by its deadline alone."""
+
+    overdue_every: Positive = 4
+    """Every so many tasks handed out one is the most overdue of any level, so that none starves."""
+
+    fair_share_slots: Positive = 16
+    """How many slots a requester may keep busy before its next tasks are dated later."""
+
+    fair_half_life_ms: Positive = 600_000
+    """How long it takes until half of a requester's lead over its share is forgiven."""
+
+    slow_fuel_per_ms: Positive = 100_000
+    """What a slow device runs in a millisecond; the longest time of a task is reckoned by it."""
+
     same_device_after_ms: Positive = 60_000
     """How long a task waits for another device before the one that failed may try again."""
 

@@ -26,7 +26,7 @@ from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
 from gstd.maintenance.leadership import Leadership
 from gstd.protocol.checkpoint import LogKey
-from gstd.tasks.advance import expire_leases, expire_tasks, reconsider
+from gstd.tasks.advance import admit_delayed, expire_leases, expire_tasks, reconsider
 from gstd.tasks.jobs import close_jobs, end_idle_jobs, expire_jobs, fill_jobs
 from gstd.verification.runs import abandon_runs
 
@@ -123,7 +123,8 @@ class Scheduler:
         expired += await self._run(expire_jobs)
         expired += await self._run(lambda conn, now: end_idle_jobs(conn, policy, now))
         await self._run(lambda conn, now: abandon_runs(conn, policy, now))
-        made = await self._run(lambda conn, now: fill_jobs(conn, self._blobs, policy, now))
+        made = await self._run(admit_delayed)
+        made += await self._run(lambda conn, now: fill_jobs(conn, self._blobs, policy, now))
         vested = await self._run(lambda conn, now: _vest(conn, policy, now))
         closed = await self._run(_close)
         if self._ticks % RECONCILE_EVERY == 0:

@@ -71,7 +71,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A module mapped over inputs: exactly one of ``inputs`` and ``range``.
 
     ``reward_nano`` is what a worker receives per accepted result. ``deadline`` must lie in the
-    future; without one the job expires after the platform's longest job life.
+    future; without one the job expires after the platform's longest job life. Devices below
+    ``min_trust`` do not get its tasks.
     """
 
     module: HexHash
@@ -87,6 +88,14 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     priority: Priority = Priority.NORMAL
     deadline: datetime | None = None
     limits: Limits = Limits()
+    min_trust: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class OrderChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another priority or deadline for what has not ended; what is null stays as it is."""
+
+    priority: Priority | None = None
+    deadline: datetime | None = None
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):

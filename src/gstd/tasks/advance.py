@@ -29,6 +29,8 @@ from gstd.tasks.model import (
 
 FUEL_PER_GFUEL = 1_000_000_000
 
+ADMITTED_AT_ONCE = 5_000
+
 
 class Move(msgspec.Struct, frozen=True):
     """A task, what becomes of it, and the referee run that its work has, if any."""
@@ -224,6 +226,11 @@ async def expire_leases(connection: Connection, policy: Policy, now: datetime) -
     await append(connection, events, now)
     await advance(connection, list(jobs), policy, now)
     return len(ended)
+
+
+async def admit_delayed(connection: Connection, now: datetime) -> int:
+    """Let tasks whose retry delay is over be claimed again; returns how many."""
+    return len(await connection.fetch(store.sql["admit_delayed"], now, ADMITTED_AT_ONCE))
 
 
 async def expire_tasks(connection: Connection, policy: Policy, now: datetime) -> int:

@@ -28,6 +28,22 @@ class JobNotFoundError(GstdError):
     hint = "List your jobs with `gstd job list`."
 
 
+class JobOverError(GstdError):
+    """The job has ended."""
+
+    code = "job_over"
+    status = 409
+    hint = "Nothing was changed. Post the job anew if its work is still needed."
+
+
+class TaskOverError(GstdError):
+    """The task has ended."""
+
+    code = "task_over"
+    status = 409
+    hint = "Nothing was changed."
+
+
 class TaskNotFoundError(GstdError):
     """The account has no such task."""
 

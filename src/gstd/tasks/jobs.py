@@ -21,13 +21,12 @@ from gstd.ledger.errors import InsufficientFundsError
 from gstd.modules.service import Module
 from gstd.protocol.execution import Limits, TaskInput
 from gstd.protocol.jobs import InputRange, JobRequest, Quote
-from gstd.protocol.types import Priority, Tier
+from gstd.protocol.types import Tier
 from gstd.tasks.advance import advance, referee_cost
 from gstd.tasks.errors import InvalidJobError, JobNotFoundError, RewardTooLowError
+from gstd.tasks.leads import Lane, lock_leads, write_leads
+from gstd.tasks.order import PRIORITY_LEVELS, lead_after, task_keys
 from gstd.tasks.store import sql
-
-PRIORITY_LEVELS = {level: number for number, level in enumerate(Priority)}
-"""critical 0, high 1, normal 2, low 3."""
 
 WASM_PAGE_BYTES = 65_536
 
@@ -39,11 +38,24 @@ class JobToFill(msgspec.Struct, frozen=True):
     """A job some of whose task rows do not exist yet."""
 
     id: UUID
+    account_id: UUID
     task_count: int
     made: int
     task_lock: int
     input_range: InputRange | None
     inputs_hash: bytes | None
+    priority: int
+    deadline: datetime
+    limits: Limits
+
+    @property
+    def lane(self) -> Lane:
+        """Whose turns its tasks take."""
+        return (self.account_id, self.priority)
+
+    def chunk(self, policy: Policy) -> range:
+        """The indexes of the rows that are made next."""
+        return range(self.made, min(self.made + policy.chunk_tasks, self.task_count))
 
 
 def limits_hash(limits: Limits) -> bytes:
@@ -137,6 +149,18 @@ async def post_job(
     inputs_hash = None
     if request.inputs is not None:
         inputs_hash = await blobs.put(_encode(request.inputs))
+    class_id = await connection.fetchval(
+        sql["task_class"],
+        module.profile,
+        module.hash,
+        request.limits.memory_bytes,
+        request.limits.fuel,
+        request.limits.wall_ms,
+        request.min_trust,
+        int(price.reward_nano),
+        request.asset.value,
+        None,
+    )
     await connection.execute(
         sql["insert_job"],
         job_id,
@@ -161,6 +185,9 @@ async def post_job(
         request.range,
         inputs_hash,
         now,
+        request.min_trust,
+        None,
+        class_id,
     )
     event = Event(
         kind="job.posted",
@@ -183,30 +210,47 @@ async def fill_jobs(
 ) -> int:
     """Make the next chunk of task rows for jobs that run low; returns how many were made."""
     rows = await connection.fetch(sql["jobs_to_fill"], only, policy.chunk_tasks, now)
-    made = 0
-    for job in to_structs(rows, JobToFill):
-        made += await _make_chunk(connection, blobs, job, policy, now)
-    return made
+    waiting = to_structs(rows, JobToFill)
+    leads = await lock_leads(connection, [job.lane for job in waiting], policy, now)
+    for job in waiting:
+        await _make_chunk(connection, blobs, job, leads[job.lane], policy, now)
+        leads[job.lane] += lead_after(len(job.chunk(policy)), job.limits, policy)
+    await write_leads(connection, leads, now)
+    return sum(len(job.chunk(policy)) for job in waiting)
 
 
 async def _make_chunk(
-    connection: Connection, blobs: Blobs, job: JobToFill, policy: Policy, now: datetime
-) -> int:
-    indexes = range(job.made, min(job.made + policy.chunk_tasks, job.task_count))
+    connection: Connection,
+    blobs: Blobs,
+    job: JobToFill,
+    lead_ms: int,
+    policy: Policy,
+    now: datetime,
+) -> None:
+    indexes = job.chunk(policy)
     inputs = await _inputs(blobs, job, indexes)
     ids = [new_id() for _ in indexes]
+    keys = task_keys(
+        level=job.priority,
+        count=len(ids),
+        lead_ms=lead_ms,
+        deadline=job.deadline,
+        limits=job.limits,
+        policy=policy,
+        now=now,
+    )
     await connection.execute(
         sql["insert_tasks"],
         job.id,
         ids,
         list(indexes),
+        keys,
         [_encode(task_input) for task_input in inputs],
         [task_input.hash() for task_input in inputs],
         now,
     )
     await connection.execute(sql["count_made"], job.id, len(ids))
     await ledger.allot(connection, job.id, ids, job.task_lock)
-    return len(ids)
 
 
 async def _inputs(blobs: Blobs, job: JobToFill, indexes: range) -> list[TaskInput]:
@@ -225,10 +269,10 @@ async def cancel_job(
     Results that wait for their verdict are still judged, and paid when right. Cancelling a job
     that has ended changes nothing. Raises ``JobNotFoundError`` for somebody else's job.
     """
-    state = await connection.fetchval(sql["lock_job"], job_id, owner)
-    if state is None:
+    job = await connection.fetchrow(sql["lock_job"], job_id, owner)
+    if job is None:
         raise JobNotFoundError
-    if state != "open":
+    if job["state"] != "open":
         return
     await connection.execute(sql["cancel_job"], job_id, now)
     rows = await connection.fetch(sql["unfinished_tasks"], [job_id])

@@ -2,14 +2,63 @@
 INSERT INTO job (
     id, account_id, shard, name, state, module_hash, metered_hash, profile, tier, quorum, asset,
     reward, fee, referee, task_lock, task_count, priority, deadline, limits, limits_hash,
-    input_range, inputs_hash, created_at
+    input_range, inputs_hash, created_at, min_trust, pool_id, class_id
 ) VALUES (
     $1, $2, $3, $4, 'open', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-    $20, $21, $22
+    $20, $21, $22, $23, $24, $25
 );
 
+-- name: task_class
+-- The class of these needs; it is made if it is missing.
+WITH needs AS (
+    SELECT $1::text AS profile, $2::bytea AS module_hash, $3::bigint AS memory_bytes,
+        $4::bigint AS fuel, $5::integer AS wall_ms, $6::smallint AS min_trust, $7::bigint AS reward,
+        $8::text AS asset, $9::uuid AS pool_id
+), made AS (
+    INSERT INTO task_class (
+        profile, module_hash, memory_bytes, fuel, wall_ms, min_trust, reward, asset, pool_id
+    )
+    SELECT * FROM needs n WHERE NOT EXISTS (
+        SELECT FROM task_class c
+        WHERE c.profile = n.profile AND c.module_hash = n.module_hash
+            AND c.memory_bytes = n.memory_bytes AND c.fuel = n.fuel AND c.wall_ms = n.wall_ms
+            AND c.min_trust = n.min_trust AND c.reward = n.reward AND c.asset = n.asset
+            AND c.pool_id IS NOT DISTINCT FROM n.pool_id
+    )
+    ON CONFLICT (profile, module_hash, memory_bytes, fuel, wall_ms, min_trust, reward, asset, pool_id)
+        DO UPDATE SET profile = excluded.profile
+    RETURNING id
+)
+SELECT id FROM made
+UNION ALL
+SELECT c.id FROM task_class c JOIN needs n
+    ON c.profile = n.profile AND c.module_hash = n.module_hash
+    AND c.memory_bytes = n.memory_bytes AND c.fuel = n.fuel AND c.wall_ms = n.wall_ms
+    AND c.min_trust = n.min_trust AND c.reward = n.reward AND c.asset = n.asset
+    AND c.pool_id IS NOT DISTINCT FROM n.pool_id
+LIMIT 1;
+
+-- name: open_leads
+INSERT INTO requester_lead (account_id, level, lead_ms, at)
+SELECT DISTINCT account_id, level, 0, $3::timestamptz
+FROM unnest($1::uuid[], $2::smallint[]) AS n (account_id, level)
+ORDER BY account_id, level
+ON CONFLICT DO NOTHING;
+
+-- name: lock_leads
+SELECT r.account_id, r.level, r.lead_ms, r.at
+FROM requester_lead r JOIN unnest($1::uuid[], $2::smallint[]) AS n (account_id, level)
+    USING (account_id, level)
+ORDER BY r.account_id, r.level FOR NO KEY UPDATE OF r;
+
+-- name: write_leads
+UPDATE requester_lead r SET lead_ms = n.lead_ms, at = $4
+FROM unnest($1::uuid[], $2::smallint[], $3::bigint[]) AS n (account_id, level, lead_ms)
+WHERE r.account_id = n.account_id AND r.level = n.level;
+
 -- name: jobs_to_fill
-SELECT id, task_count, made, task_lock, input_range, inputs_hash
+SELECT id, account_id, task_count, made, task_lock, input_range, inputs_hash, priority, deadline,
+    limits
 FROM job j
 WHERE state = 'open' AND made + dropped < task_count AND deadline > $3
     AND ($1::uuid[] IS NULL OR id = ANY ($1))
@@ -18,12 +67,13 @@ ORDER BY id LIMIT 20 FOR UPDATE SKIP LOCKED;
 
 -- name: insert_tasks
 INSERT INTO task (
-    id, job_id, index, shard, state, reason, wanted, available_at, priority, deadline,
-    input, input_hash, created_at, updated_at
+    id, job_id, index, shard, state, reason, wanted, available_at, priority, deadline, class_id,
+    order_key, input, input_hash, created_at, updated_at
 )
-SELECT n.id, j.id, n.index, j.shard, 'queued', 'waiting for a device', j.quorum, $6, j.priority,
-    j.deadline, n.input, n.input_hash, $6, $6
-FROM job j, unnest($2::uuid[], $3::integer[], $4::bytea[], $5::bytea[]) AS n (id, index, input, input_hash)
+SELECT n.id, j.id, n.index, j.shard, 'queued', 'waiting for a device', j.quorum, $7, j.priority,
+    j.deadline, j.class_id, n.order_key, n.input, n.input_hash, $7, $7
+FROM job j, unnest($2::uuid[], $3::integer[], $4::bigint[], $5::bytea[], $6::bytea[])
+    AS n (id, index, order_key, input, input_hash)
 WHERE j.id = $1;
 
 -- name: count_made
@@ -78,6 +128,7 @@ RETURNING state;
 UPDATE task t SET
     state = n.state, reason = n.reason, wanted = n.wanted, retries = n.retries,
     available_at = coalesce(n.available_at, t.available_at),
+    delayed = coalesce(n.available_at, t.available_at) > $13,
     result_hash = n.result_hash, status = n.status, exit_code = n.exit_code, fuel = n.fuel,
     output_hash = n.output_hash, output_bytes = n.output_bytes, updated_at = $13
 FROM unnest(
@@ -112,6 +163,15 @@ WHERE d.id = a.device_id AND a.task_id = ANY ($1) AND a.state = 'running'
     AND (a.lease_until <= $2 OR d.state <> 'active')
 RETURNING a.id, a.task_id, a.account_id, a.verdict;
 
+-- name: admit_delayed
+-- Retries whose delay is over are ready again.
+UPDATE task SET delayed = false
+WHERE id IN (
+    SELECT id FROM task WHERE wanted > 0 AND delayed AND available_at <= $1
+    ORDER BY available_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+)
+RETURNING id;
+
 -- name: tasks_past_deadline
 SELECT id FROM task WHERE state IN ('blocked', 'queued', 'running') AND deadline <= $1
 ORDER BY deadline LIMIT 500;
@@ -122,8 +182,29 @@ SELECT id FROM task
 WHERE state IN ('blocked', 'queued', 'running', 'verifying') AND updated_at <= $1 AND id > $2
 ORDER BY id LIMIT $3;
 
+-- name: change_job
+UPDATE job SET priority = $2, deadline = $3 WHERE id = $1;
+
+-- name: queued_of_job
+-- Tasks whose turn may still change, in the order they have.
+SELECT t.id FROM task t
+WHERE t.job_id = $1 AND t.state IN ('blocked', 'queued', 'running', 'verifying')
+ORDER BY t.order_key, t.id;
+
+-- name: task_to_change
+SELECT t.id, t.state, t.priority, t.deadline, j.account_id, j.limits, j.created_at
+FROM task t JOIN job j ON j.id = t.job_id
+WHERE t.id = $1 AND j.account_id = $2
+FOR NO KEY UPDATE OF t;
+
+-- name: reorder_tasks
+UPDATE task t SET priority = $3, deadline = $4, order_key = n.order_key
+FROM unnest($1::uuid[], $2::bigint[]) AS n (id, order_key)
+WHERE t.id = n.id AND t.state IN ('blocked', 'queued', 'running', 'verifying');
+
 -- name: lock_job
-SELECT state FROM job WHERE id = $1 AND account_id = $2 FOR UPDATE;
+SELECT state, priority, deadline, limits, created_at FROM job
+WHERE id = $1 AND account_id = $2 FOR UPDATE;
 
 -- name: drop_unmade
 UPDATE job SET dropped = task_count - made
