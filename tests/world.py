@@ -114,7 +114,7 @@ class World:
                 public_key=key.public,
                 signature=key.sign(enrolment_statement(code.code, key.public)),
             )
-            await accounts.enrol_device(connection, request, self.clock.now())
+            await accounts.enrol_device(connection, request, self.policy, self.clock.now())
             return await accounts.device_of_key(connection, key.public)
 
         return Device(await self.run(enrol), key)

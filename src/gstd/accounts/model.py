@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from gstd.accounts.errors import DeviceBarredError, NotAllowedError
+from gstd.accounts.health import Health
 from gstd.protocol.types import Role
 
 SHARDS = 64
@@ -29,7 +30,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         return Role.ADMIN in self.roles
 
 
-class DeviceActor(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceActor(Health, frozen=True, kw_only=True):
     """An authenticated device. ``trust`` goes from 0 to 1000."""
 
     device_id: UUID

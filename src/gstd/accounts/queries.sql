@@ -25,12 +25,15 @@ SELECT account_id, expires_at, device_id FROM enrolment_code WHERE code_hash = $
 UPDATE enrolment_code SET device_id = $2 WHERE code_hash = $1;
 
 -- name: insert_device
-INSERT INTO device (id, account_id, name, public_key, enrolled_at) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO device (id, account_id, name, public_key, enrolled_at, quota)
+VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (public_key) DO NOTHING
 RETURNING id;
 
 -- name: device_of_key
-SELECT id AS device_id, account_id, name, public_key, state, trust FROM device WHERE public_key = $1;
+SELECT id AS device_id, account_id, name, public_key, state, trust, failures, ejections, ejected_until,
+    quota
+FROM device WHERE public_key = $1;
 
 -- name: devices_of_account
 SELECT id, name, public_key, state, trust, accepted, rejected, enrolled_at
@@ -42,26 +45,20 @@ SELECT id, name, public_key, state, trust, accepted, rejected, enrolled_at FROM 
 -- name: revoke_device
 UPDATE device SET state = 'revoked' WHERE id = $1 AND account_id = $2 RETURNING id;
 
--- name: judge_devices
--- Trust rises by a twentieth of what is missing for each right result and halves for a wrong one.
-WITH verdict AS (
-    SELECT device_id, sum(accepted)::integer AS accepted, sum(wrong)::integer AS wrong
-    FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS v (device_id, accepted, wrong)
-    GROUP BY device_id
-), locked AS (
-    SELECT id FROM device WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE
-)
+-- name: lock_devices
+SELECT id, account_id, state, trust, failures, ejections, ejected_until, quota
+FROM device WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: write_judged
 UPDATE device d SET
-    accepted = d.accepted + v.accepted,
-    rejected = d.rejected + v.wrong,
-    trust = (1000 - (1000 - d.trust) * power(0.95, v.accepted)) * power(0.5, v.wrong),
-    state = CASE
-        WHEN d.state = 'active'
-            AND (1000 - (1000 - d.trust) * power(0.95, v.accepted)) * power(0.5, v.wrong) < $4
-        THEN 'suspended' ELSE d.state END
-FROM verdict v JOIN locked ON locked.id = v.device_id
-WHERE d.id = v.device_id
-RETURNING d.id, d.account_id, d.trust, d.state, v.wrong;
+    accepted = d.accepted + n.accepted, rejected = d.rejected + n.wrong, trust = n.trust,
+    state = n.state, failures = n.failures, ejections = n.ejections,
+    ejected_until = n.ejected_until, quota = n.quota
+FROM unnest(
+    $1::uuid[], $2::integer[], $3::integer[], $4::smallint[], $5::text[], $6::integer[],
+    $7::integer[], $8::timestamptz[], $9::integer[]
+) AS n (id, accepted, wrong, trust, state, failures, ejections, ejected_until, quota)
+WHERE d.id = n.id;
 
 -- name: begin_idempotent
 INSERT INTO idempotency (account_id, key_hash, request_hash, at) VALUES ($1, $2, $3, $4)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import msgspec
-
 from gstd.accounts.errors import (
     AccountNotFoundError,
     DeviceKeyTakenError,
@@ -33,14 +31,6 @@ from gstd.protocol.signing import enrolment_statement, is_signed_by
 from gstd.protocol.types import Role
 
 _sql = load_queries("gstd.accounts")
-
-
-class Judgement(msgspec.Struct, frozen=True):
-    """What verification found about one device: results accepted, results proved wrong."""
-
-    device_id: UUID
-    accepted: int
-    wrong: int
 
 
 async def create_account(
@@ -97,7 +87,9 @@ async def new_enrolment_code(
     return EnrolmentCode(code=code, expires_at=expires_at)
 
 
-async def enrol_device(connection: Connection, request: EnrolRequest, now: datetime) -> DeviceView:
+async def enrol_device(
+    connection: Connection, request: EnrolRequest, policy: Policy, now: datetime
+) -> DeviceView:
     """Link a device key by a one-time code.
 
     Idempotent: the same code and key give the same device again. Raises ``InvalidCodeError`` for
@@ -121,14 +113,25 @@ async def enrol_device(connection: Connection, request: EnrolRequest, now: datet
         return device
     if code["expires_at"] <= now:
         raise InvalidCodeError("this enrolment code has expired")
-    return await _link(connection, request, hashed, code["account_id"], now)
+    return await _link(connection, request, hashed, code["account_id"], policy, now)
 
 
 async def _link(
-    connection: Connection, request: EnrolRequest, hashed: bytes, account_id: UUID, now: datetime
+    connection: Connection,
+    request: EnrolRequest,
+    hashed: bytes,
+    account_id: UUID,
+    policy: Policy,
+    now: datetime,
 ) -> DeviceView:
     device_id = await connection.fetchval(
-        _sql["insert_device"], new_id(), account_id, request.name, request.public_key, now
+        _sql["insert_device"],
+        new_id(),
+        account_id,
+        request.name,
+        request.public_key,
+        now,
+        policy.first_quota,
     )
     if device_id is None:
         raise DeviceKeyTakenError
@@ -157,31 +160,6 @@ async def revoke_device(
     event = Event(kind="device.revoked", accounts=(account_id,), data={"device_id": str(device_id)})
     await append(connection, [event], now)
     return await _device(connection, device_id)
-
-
-async def judge_devices(
-    connection: Connection, judgements: Sequence[Judgement], policy: Policy, now: datetime
-) -> None:
-    """Move trust by what verification decided; suspend devices that fall below the minimum."""
-    if not judgements:
-        return
-    rows = await connection.fetch(
-        _sql["judge_devices"],
-        [judgement.device_id for judgement in judgements],
-        [judgement.accepted for judgement in judgements],
-        [judgement.wrong for judgement in judgements],
-        policy.min_trust,
-    )
-    events = [
-        Event(
-            kind="device.trust_lowered",
-            accounts=(row["account_id"],),
-            data={"device_id": str(row["id"]), "trust": row["trust"], "state": row["state"]},
-        )
-        for row in rows
-        if row["wrong"]
-    ]
-    await append(connection, events, now)
 
 
 async def _device(connection: Connection, device_id: UUID) -> DeviceView:

@@ -135,7 +135,7 @@ async def create_code(
 async def enrol_device(data: JSONBody[EnrolRequest], platform: PlatformDep) -> DeviceView:
     """Link a device's key to the account of the code. The code is the credential."""
     device = await platform.database.run(
-        lambda conn: accounts.enrol_device(conn, data, platform.clock.now())
+        lambda conn: accounts.enrol_device(conn, data, platform.policy, platform.clock.now())
     )
     await platform.bus.publish(Hint.OUTBOX)
     return device

@@ -19,8 +19,9 @@ from gstd.kernel.settings import Policy
 from gstd.proof_of_work.challenge import Challenge
 from gstd.protocol.execution import Limits, TaskInput
 from gstd.protocol.work import Alive, Claimed, ClaimItem, Released, ReleaseItem
-from gstd.tasks.advance import advance
+from gstd.tasks.advance import advance, blame_devices
 from gstd.tasks.errors import AttemptNotFoundError, AttemptOverError, TaskTakenError
+from gstd.tasks.model import FAULTS, Verdict
 
 _sql = load_queries("gstd.dispatch")
 _decode_input = msgspec.msgpack.Decoder(TaskInput).decode
@@ -178,6 +179,8 @@ async def release(
     ]
     await append(connection, events, now)
     await advance(connection, [row["task_id"] for row in rows], policy, now)
+    faults = [device.device_id for attempt in released if Verdict(reasons[attempt]) in FAULTS]
+    await blame_devices(connection, faults, policy, now)
     return [
         Released(attempt_id=attempt) if attempt in released else AttemptOverError().refusal()
         for attempt in ids

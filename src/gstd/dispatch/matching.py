@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
+from gstd.accounts.health import Circuit
 from gstd.accounts.model import DeviceActor
-from gstd.dispatch.queue import Candidate, Meeting
+from gstd.dispatch.balance import RoundRobin
+from gstd.dispatch.queue import NOTHING, Candidate, Meeting, Running
 from gstd.protocol.work import Offer, OffersRequest
+
+MANY = 5
+"""Fewer devices say nothing about where a fault lies."""
 
 
 class Asker(msgspec.Struct, eq=False, kw_only=True):
@@ -35,33 +42,87 @@ class Asker(msgspec.Struct, eq=False, kw_only=True):
             self.answer.set_result(offers)
 
 
-def match(
-    candidates: Sequence[Candidate], askers: Sequence[Asker], barred: set[Meeting]
-) -> list[tuple[Candidate, Asker]]:
-    """Tasks in queue order, each to the fitting device with the fewest so far."""
-    matches: list[tuple[Candidate, Asker]] = []
-    given: dict[Asker, int] = defaultdict(int)
-    accounts: set[Meeting] = set()
-    misfits: dict[Asker, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for candidate in candidates:
-        fitting = []
-        for asker in askers:
-            why_not = asker.fits(candidate) or _met_before(candidate, asker, barred)
-            if why_not is not None:
-                misfits[asker][why_not] += 1
-            elif (candidate.task_id, asker.device.account_id) not in accounts:
-                fitting.append(asker)
-        fitting = [asker for asker in fitting if given[asker] < asker.request.free]
-        free = max(0, candidate.wanted - candidate.shown)
-        for asker in sorted(fitting, key=lambda asker: given[asker])[:free]:
-            pair = (candidate.task_id, asker.device.account_id)
-            if pair not in accounts:
-                accounts.add(pair)
-                given[asker] += 1
+class Balance:
+    """Shares work among the devices of one process by trust, as far as each may take more."""
+
+    def __init__(self) -> None:
+        self._turns: RoundRobin[UUID] = RoundRobin()
+
+    def match(
+        self,
+        candidates: Sequence[Candidate],
+        askers: Sequence[Asker],
+        barred: set[Meeting],
+        room: Mapping[Asker, int],
+    ) -> list[tuple[Candidate, Asker]]:
+        """Tasks in queue order, each to a fitting device that has room, by weighted turns.
+
+        ``room`` is how many more tasks each device may take. Sets what idle devices are told.
+        """
+        left = dict(room)
+        matches: list[tuple[Candidate, Asker]] = []
+        misfits: dict[Asker, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for candidate in candidates:
+            fitting = _fitting(candidate, askers, barred, misfits)
+            for asker in self._choose(candidate, fitting, left):
+                left[asker] -= 1
                 matches.append((candidate, asker))
+        for asker in askers:
+            asker.idle = _idle_words(len(candidates), misfits[asker], room[asker])
+        return matches
+
+    def _choose(
+        self, candidate: Candidate, fitting: Sequence[Asker], left: Mapping[Asker, int]
+    ) -> list[Asker]:
+        """As many devices as the task still wants to be shown to, each of another account."""
+        chosen: list[Asker] = []
+        for _ in range(max(0, candidate.wanted - candidate.shown)):
+            taken = {asker.device.account_id for asker in chosen}
+            free = {
+                asker.device.device_id: asker
+                for asker in fitting
+                if left[asker] > 0 and asker.device.account_id not in taken
+            }
+            if not free:
+                break
+            weights = {key: max(1, asker.device.trust) for key, asker in free.items()}
+            chosen.append(free[self._turns.pick(weights)])
+        return chosen
+
+
+def room_for(
+    askers: Sequence[Asker], running: Mapping[UUID, Running], now: datetime
+) -> dict[Asker, int]:
+    """How many more tasks each device may take: its free slots, its quota, its circuit.
+
+    A device that has let a heartbeat go by gets nothing until it is heard again. When more than
+    half of many who ask are out, the fault is hardly theirs, and each may try one.
+    """
+    out = [asker for asker in askers if asker.device.circuit(now) is Circuit.OPEN]
+    is_panic = len(askers) >= MANY and 2 * len(out) > len(askers)
+    room = {}
     for asker in askers:
-        asker.idle = _idle_words(len(candidates), misfits[asker])
-    return matches
+        held = running.get(asker.device.device_id, NOTHING)
+        capacity = asker.device.capacity(held.attempts, now, is_panic=is_panic)
+        room[asker] = 0 if held.is_silent else min(asker.request.free, capacity)
+    return room
+
+
+def _fitting(
+    candidate: Candidate,
+    askers: Sequence[Asker],
+    barred: set[Meeting],
+    misfits: dict[Asker, dict[str, int]],
+) -> list[Asker]:
+    """Who may run the task; notes why the others may not."""
+    fitting = []
+    for asker in askers:
+        why_not = asker.fits(candidate) or _met_before(candidate, asker, barred)
+        if why_not is None:
+            fitting.append(asker)
+        else:
+            misfits[asker][why_not] += 1
+    return fitting
 
 
 def _met_before(candidate: Candidate, asker: Asker, barred: set[Meeting]) -> str | None:
@@ -70,7 +131,9 @@ def _met_before(candidate: Candidate, asker: Asker, barred: set[Meeting]) -> str
     return "were tried by this account or device" if keys & barred else None
 
 
-def _idle_words(tasks: int, misfits: dict[str, int]) -> str:
+def _idle_words(tasks: int, misfits: dict[str, int], room: int) -> str:
+    if room == 0:
+        return "resting: it holds as many tasks as it may, or has failed too often lately"
     if tasks == 0:
         return "no task is waiting"
     if not misfits:

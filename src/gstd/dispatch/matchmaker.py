@@ -22,8 +22,8 @@ import structlog
 from gstd.accounts.model import DeviceActor
 from gstd.bus.bus import Bus, Hint
 from gstd.database.connection import Database
-from gstd.dispatch.matching import Asker, match
-from gstd.dispatch.queue import Candidate, Queue, SqlQueue, met_before
+from gstd.dispatch.matching import Asker, Balance, room_for
+from gstd.dispatch.queue import Candidate, Queue, SqlQueue, met_before, running_on
 from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.errors import GstdError
@@ -59,6 +59,7 @@ class Matchmaker:
         self._clock = clock
         self._key = challenge_key(secret)
         self._queue: Queue = SqlQueue()
+        self._balance = Balance()
         self._askers: list[Asker] = []
         self._news = asyncio.Event()
         self._shown: dict[UUID, datetime] = {}
@@ -124,8 +125,12 @@ class Matchmaker:
                 [asker.device.account_id for asker in askers],
                 now - timedelta(milliseconds=self._policy.same_device_after_ms),
             )
+            running = await running_on(
+                connection, [asker.device.device_id for asker in askers], self._policy, now
+            )
         candidates = await self._with_shown(candidates)
-        chosen = await self._hold(match(candidates, askers, barred))
+        room = room_for(askers, running, now)
+        chosen = await self._hold(self._balance.match(candidates, askers, barred, room))
         for asker in askers:
             offers = [self._offer(asker, candidate, now) for candidate in chosen[asker]]
             if offers or asker.request.wait_ms == 0:

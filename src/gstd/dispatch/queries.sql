@@ -16,6 +16,12 @@ WHERE task_id = ANY ($1) AND account_id = ANY ($2) AND (
     OR (state IN ('expired', 'released') AND verdict <> 'shutting_down' AND decided_at > $3)
 );
 
+-- name: running_on
+-- At the wall clock no heartbeat helps, so the end of an attempt's own time is no silence.
+SELECT device_id, count(*)::integer AS attempts,
+    bool_or(lease_until < $2 AND lease_until < ends_at) AS is_silent
+FROM attempt WHERE device_id = ANY ($1) AND state = 'running' GROUP BY device_id;
+
 -- name: lock_tasks
 SELECT id FROM task WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE;
 

@@ -7,7 +7,7 @@ and leaves the claim's guarded update to drop what is stale.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -15,6 +15,7 @@ import msgspec
 
 from gstd.database.connection import Connection, to_structs
 from gstd.database.sql import load_queries
+from gstd.kernel.settings import Policy
 from gstd.protocol.execution import Limits
 from gstd.protocol.types import Asset
 
@@ -67,5 +68,30 @@ async def met_before(
     rows = await connection.fetch(_sql["earlier_attempts"], tasks, accounts, failed_since)
     return {
         (row["task_id"], row["account_id"] if row["bars_account"] else row["device_id"])
+        for row in rows
+    }
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device holds: how many attempts, and whether a heartbeat of one is overdue."""
+
+    attempts: int
+    is_silent: bool
+
+
+NOTHING = Running(attempts=0, is_silent=False)
+
+
+async def running_on(
+    connection: Connection, devices: Sequence[UUID], policy: Policy, now: datetime
+) -> dict[UUID, Running]:
+    """What these devices hold now; those that hold nothing are missing.
+
+    A device beats three times per lease: one with less than a third of it left has missed a beat.
+    """
+    overdue = now + timedelta(milliseconds=policy.lease_ms // 3)
+    rows = await connection.fetch(_sql["running_on"], devices, overdue)
+    return {
+        row["device_id"]: Running(attempts=row["attempts"], is_silent=row["is_silent"])
         for row in rows
     }

@@ -108,6 +108,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     same_device_after_ms: Positive = 60_000
     """How long a task waits for another device before the one that failed may try again."""
 
+    breaker_failures: Positive = 5
+    """After so many failures in a row a device gets no tasks for a while."""
+
+    breaker_base_ms: Positive = 30_000
+    """How long the first time; the n-th time it is n times as long."""
+
+    breaker_longest_ms: Positive = 3_600_000
+
+    first_quota: Positive = 4
+    """How many tasks at a time a new device may hold."""
+
+    max_quota: Positive = 256
+
     min_trust: Annotated[int, Meta(ge=0, le=1000)] = 100
     """A device below this trust gets no offers."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
 
-from gstd.accounts.service import Judgement, judge_devices
+from gstd.accounts.judging import Judgement, judge_devices
 from gstd.database.connection import Connection
 from gstd.events.service import Event, append
 from gstd.kernel.settings import Policy
@@ -225,7 +225,18 @@ async def expire_leases(connection: Connection, policy: Policy, now: datetime) -
     ]
     await append(connection, events, now)
     await advance(connection, list(jobs), policy, now)
+    silent = [row["device_id"] for row in ended if row["verdict"] == Verdict.LEASE_EXPIRED]
+    await blame_devices(connection, silent, policy, now)
     return len(ended)
+
+
+async def blame_devices(
+    connection: Connection, devices: Sequence[UUID], policy: Policy, now: datetime
+) -> None:
+    """Count attempts that these devices did not end; each is named once per attempt."""
+    counts = Counter(devices)
+    judgements = [Judgement(device, faults=counts[device]) for device in sorted(counts)]
+    await judge_devices(connection, judgements, policy, now)
 
 
 async def admit_delayed(connection: Connection, now: datetime) -> int:

@@ -161,7 +161,7 @@ UPDATE attempt a SET state = 'expired', decided_at = $2,
 FROM device d
 WHERE d.id = a.device_id AND a.task_id = ANY ($1) AND a.state = 'running'
     AND (a.lease_until <= $2 OR d.state <> 'active')
-RETURNING a.id, a.task_id, a.account_id, a.verdict;
+RETURNING a.id, a.task_id, a.device_id, a.account_id, a.verdict;
 
 -- name: admit_delayed
 -- Retries whose delay is over are ready again.

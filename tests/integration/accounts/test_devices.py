@@ -34,7 +34,9 @@ def request(code: str, key: DeviceKey, signer: DeviceKey | None = None) -> Enrol
 
 
 async def enrol(world: World, wanted: EnrolRequest) -> DeviceView:
-    return await world.run(lambda conn: accounts.enrol_device(conn, wanted, world.clock.now()))
+    return await world.run(
+        lambda conn: accounts.enrol_device(conn, wanted, world.policy, world.clock.now())
+    )
 
 
 async def device_view(world: World, device: Device) -> DeviceView:

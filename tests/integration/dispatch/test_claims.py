@@ -50,7 +50,7 @@ async def test_claims_after_faults_lies_and_splits_agree_with_advance_too(world:
     first = await world.claim(devices[0], task.id)
     second = await world.claim(devices[1], task.id)
     await world.release(devices[0], first)
-    world.clock.advance(seconds=1)
+    world.clock.advance(seconds=1.2)
     third = await world.claim(devices[2], task.id)
     await assert_advance_agrees(world)
     await world.submit(devices[1], second, outcome(b"one"))
