@@ -76,7 +76,7 @@ SELECT mine.offer_id, mine.id AS attempt_id, mine.task_id, mine.revision, j.modu
 FROM mine JOIN task t ON t.id = mine.task_id JOIN job j ON j.id = t.job_id;
 
 -- name: heartbeat
-UPDATE attempt SET lease_until = least($3, ends_at)
+UPDATE attempt SET lease_until = least($3, ends_at), heartbeats = heartbeats + 1, heartbeat_at = $4
 WHERE id = ANY ($1) AND device_id = $2 AND state = 'running' AND lease_until > $4
 RETURNING id, lease_until;
 

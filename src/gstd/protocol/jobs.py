@@ -224,6 +224,28 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     attempts: list[AttemptView]
 
 
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a task. ``position`` is where the audit log has it.
+
+    Offers and heartbeats are not in the log: an offer's time is in its identifier, and of
+    heartbeats the attempt keeps the last and their number.
+    """
+
+    at: datetime
+    kind: str
+    words: str
+    attempt_id: UUID | None = None
+    device_name: str | None = None
+    position: int | None = None
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's whole story so far, in order of time."""
+
+    task: TaskView
+    moments: list[Moment]
+
+
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted task's result. ``output`` is null when the page asked for none."""
 

@@ -308,3 +308,11 @@ LEFT JOIN LATERAL (
 ) g ON true
 WHERE t.job_id = $1
 GROUP BY d.id ORDER BY d.id;
+
+-- name: moments_of_attempts
+SELECT a.id AS attempt_id, a.offer_id, a.pow_bits, a.pow_count, a.heartbeats, a.heartbeat_at,
+    a.lease_until, a.state, a.reason, d.name AS device_name
+FROM attempt a JOIN device d ON d.id = a.device_id WHERE a.task_id = $1 ORDER BY a.id;
+
+-- name: moments_of_task
+SELECT position, at, kind, attempt_id, data FROM event_log WHERE task_id = $1 ORDER BY position;
