@@ -94,7 +94,7 @@ def statement(  # noqa: PLR0913, PLR0917 - every filter of a statement
     from gstd.cli.proofs import fetch_proofs, write_proofs
     from gstd.cli.session import connect
     from gstd.protocol.money import StatementPage
-    from gstd.sdk.client import StatementFilters
+    from gstd.sdk.money import StatementFilters
 
     filters = StatementFilters(
         asset=asset,
