@@ -268,6 +268,18 @@ TAMPERED = [
         {RESERVED},
     ),
     ("DELETE FROM ledger.withdrawal", {RESERVED}),
+    (
+        (
+            "INSERT INTO ledger.withdrawal (id, owner, amount, reserved_at) "
+            "VALUES (gen_random_uuid(), gen_random_uuid(), 5, now())"
+        ),
+        {RESERVED},
+    ),
+    ("DELETE FROM ledger.job_escrow", {ESCROW}),
+    ("DELETE FROM ledger.account WHERE kind = 'escrow'", {SUM, ASSET, ESCROW}),
+    ("DELETE FROM ledger.account WHERE kind = 'held'", {SUM, ASSET, HELD}),
+    ("DELETE FROM ledger.account WHERE kind = 'reserved'", {SUM, ASSET, RESERVED}),
+    ("DELETE FROM ledger.account WHERE kind = 'suspense'", {SUM, ASSET, SUSPENSE}),
     ("UPDATE ledger.deposit SET owner = gen_random_uuid() WHERE owner IS NULL", {SUSPENSE}),
     ("UPDATE ledger.deposit SET owner = NULL", {SUSPENSE}),
     ("UPDATE ledger.deposit SET amount = amount + 1 WHERE owner IS NULL", {SUSPENSE}),
