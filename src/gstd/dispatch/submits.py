@@ -66,6 +66,11 @@ class Checked(msgspec.Struct, frozen=True):
     held: Held
     result: Result
 
+    @property
+    def stderr_hash(self) -> bytes | None:
+        """Where stderr is kept, if there was any."""
+        return sha256(self.item.stderr) if self.item.stderr else None
+
 
 async def acceptable(
     connection: Connection, device: DeviceActor, items: Sequence[SubmitItem], now: datetime
@@ -167,7 +172,7 @@ async def _record(
         [one.result.result_hash for one in checked],
         [one.result.output_hash for one in checked],
         [one.result.output_bytes for one in checked],
-        [sha256(one.item.stderr) if one.item.stderr else None for one in checked],
+        [one.stderr_hash for one in checked],
         [one.item.signature for one in checked],
         device.device_id,
         now,
@@ -188,5 +193,19 @@ def _event(one: Checked, device: DeviceActor) -> Event:
         job_id=one.held.job_id,
         task_id=one.held.task_id,
         attempt_id=one.held.attempt_id,
-        data={"status": one.result.status, "fuel": one.result.fuel},
+        data=_logged(one),
     )
+
+
+def _logged(one: Checked) -> dict[str, str | int | None]:
+    """All of the result, under the names of its row: sealed, it can be compared with the row."""
+    return {
+        "status": one.result.status,
+        "exit_code": one.result.exit_code,
+        "fuel": one.result.fuel,
+        "result_hash": one.result.result_hash.hex(),
+        "output_hash": one.result.output_hash.hex(),
+        "output_bytes": one.result.output_bytes,
+        "stderr_hash": None if one.stderr_hash is None else one.stderr_hash.hex(),
+        "signature": one.item.signature.hex(),
+    }

@@ -170,6 +170,30 @@ TAMPERINGS = {
         ["UPDATE attempt SET state = 'rejected', verdict = 'wrong'"],
         [("attempt ", "state is not what"), ("attempt ", "verdict is not what")],
     ),
+    **{
+        f"attempt's {field} changed": (
+            [f"UPDATE attempt SET {field} = {value}"],  # noqa: S608 - from the list below
+            [("attempt ", f"{field} is not what was logged")],
+        )
+        for field, value in {
+            "device_id": "gen_random_uuid()",
+            "status": "'trap'",
+            "exit_code": "7",
+            "fuel": "fuel + 1",
+            "result_hash": "sha256('x')",
+            "output_hash": "sha256('x')",
+            "output_bytes": "output_bytes + 1",
+            "stderr_hash": "sha256('x')",
+            "signature": "sha512('x')",
+        }.items()
+    },
+    "result never logged": (
+        [
+            "DELETE FROM event_log WHERE kind = 'attempt.submitted'",
+            "UPDATE attempt SET fuel = fuel + 1",
+        ],
+        [("attempt ", "its result was never logged")],
+    ),
     "attempt deleted": (["DELETE FROM attempt"], [("attempt ", "was logged and is gone")]),
     "checkpoint's root changed": (
         ["UPDATE audit_checkpoint SET root = sha256('x')"],
