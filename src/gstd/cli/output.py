@@ -61,6 +61,11 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words for people."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work."""
     return asyncio.run(work)

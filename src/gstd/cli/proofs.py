@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from gstd.cli.files import read, replacing
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd
 from gstd.protocol.audit import StatementProof, check_statement_proof
@@ -40,7 +41,8 @@ async def fetch_proofs(client: Client, rows: Sequence[StatementRow]) -> list[Sta
 
 def write_proofs(path: Path, proofs: Sequence[StatementProof]) -> None:
     """Keep proofs in a file."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(proofs), indent=1))
+    with replacing(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(proofs), indent=1))
 
 
 def check_file(path: Path, public_key: str | None) -> Proved:
@@ -49,7 +51,7 @@ def check_file(path: Path, public_key: str | None) -> Proved:
     Without a pinned key the file is checked against the key that it brings along.
     """
     try:
-        proofs = msgspec.json.decode(path.read_bytes(), type=list[StatementProof])
+        proofs = msgspec.json.decode(read(path), type=list[StatementProof])
     except msgspec.DecodeError as error:
         raise InvalidInputError(f"{path} is not a file of proofs: {error}") from error
     if not proofs:
