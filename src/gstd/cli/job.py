@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, out, run, table
+from gstd.cli.task import HoursOption, PriorityOption, order_change
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd, parse_gstd
@@ -218,6 +219,27 @@ def results(
         return found
 
     emit(run(work()), as_json, _result_rows)
+
+
+@app.command("set")
+def change(
+    job: JobArgument,
+    priority: PriorityOption = None,
+    hours: HoursOption = None,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change the priority or deadline of everything in a job that has not ended."""
+    from gstd.cli.session import connect
+
+    order = order_change(priority, hours)
+
+    async def work() -> JobView:
+        async with connect(url, api_key) as client:
+            return await client.change_job(job, order)
+
+    emit(run(work()), as_json, _card)
 
 
 @app.command()

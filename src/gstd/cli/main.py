@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gstd.cli import admin, job, module, wallet, worker
+from gstd.cli import admin, job, module, task, wallet, worker
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, fail
 from gstd.kernel.errors import GstdError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(module.app, name="module", help="Upload and look at modules.")
 app.add_typer(job.app, name="job", help="Post, watch and fetch jobs.")
+app.add_typer(task.app, name="task", help="One task: its story and its turn.")
 app.add_typer(wallet.app, name="wallet", help="Your money.")
 app.add_typer(worker.app, name="worker", help="Earn with this device.")
 app.add_typer(admin.app, name="admin", help="Operate the platform.")

@@ -220,6 +220,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     revision: int
     retries: int
+    priority: Priority
+    deadline: datetime
     available_at: datetime
     attempts: list[AttemptView]
 

@@ -12,13 +12,15 @@ from gstd.protocol.jobs import (
     JobPage,
     JobRequest,
     JobView,
+    OrderChange,
     Quote,
     ResultPage,
     TaskResult,
     TaskView,
+    Timeline,
 )
 from gstd.protocol.people import EventPage
-from gstd.sdk.room import Room, get, make
+from gstd.sdk.room import Room, change, get, make
 from gstd.sdk.transport import READ_TIMEOUT_S, Call
 
 LONG_POLL_MS = 20_000
@@ -52,6 +54,24 @@ class Jobs(Room):
         """End a job; what is not being verified is refunded. Ended jobs stay as they are."""
         call = make(f"/jobs/{job_id}/cancel", None, idempotency_key)
         return await self._transport.fetch(JobView, call)
+
+    async def change_job(
+        self, job_id: UUID, order: OrderChange, *, idempotency_key: str | None = None
+    ) -> JobView:
+        """Give a job another priority or deadline, from the next claim on."""
+        call = change(f"/jobs/{job_id}", order, idempotency_key)
+        return await self._transport.fetch(JobView, call)
+
+    async def change_task(
+        self, task_id: UUID, order: OrderChange, *, idempotency_key: str | None = None
+    ) -> TaskView:
+        """Give one task another priority or deadline, from the next claim on."""
+        call = change(f"/tasks/{task_id}", order, idempotency_key)
+        return await self._transport.fetch(TaskView, call)
+
+    async def timeline(self, task_id: UUID) -> Timeline:
+        """A task's whole story."""
+        return await self._transport.fetch(Timeline, get(f"/tasks/{task_id}/timeline"))
 
     async def tasks(
         self, job_id: UUID, *, after: int | None = None, limit: int | None = None

@@ -43,6 +43,16 @@ def make(path: str, request: msgspec.Struct | None, idempotency_key: str | None)
     )
 
 
+def change(path: str, request: msgspec.Struct, idempotency_key: str | None) -> Call:
+    """A change of something that exists."""
+    return Call(
+        method="PATCH",
+        path=path,
+        body=msgspec.json.encode(request),
+        idempotency_key=own_or_new(idempotency_key),
+    )
+
+
 def own_or_new(idempotency_key: str | None) -> str:
     """The caller's key; an empty one is sent and refused rather than replaced on every call."""
     return str(new_id()) if idempotency_key is None else idempotency_key

@@ -192,7 +192,7 @@ WHERE t.job_id = $1 AND t.state IN ('blocked', 'queued', 'running', 'verifying')
 ORDER BY t.order_key, t.id;
 
 -- name: task_to_change
-SELECT t.id, t.state, t.priority, t.deadline, j.account_id, j.limits, j.created_at
+SELECT t.job_id, t.state, t.priority, t.deadline, j.limits, j.created_at
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.id = $1 AND j.account_id = $2
 FOR NO KEY UPDATE OF t;
@@ -266,7 +266,8 @@ SELECT count(*)::integer FROM attempt a JOIN task t ON t.id = a.task_id
 WHERE t.job_id = $1 AND a.verdict = 'wrong';
 
 -- name: tasks
-SELECT t.id, t.job_id, t.index, t.state, t.reason, t.revision, t.retries, t.available_at
+SELECT t.id, t.job_id, t.index, t.state, t.reason, t.revision, t.retries, t.available_at,
+    t.priority, t.deadline
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE ($1::uuid IS NULL OR t.job_id = $1) AND ($2::uuid IS NULL OR t.id = $2)
     AND ($3::uuid IS NULL OR j.account_id = $3) AND t.index > $4

@@ -145,7 +145,14 @@ async def _with_attempts(connection: Connection, tasks: list[dict[str, Any]]) ->
     for row in await connection.fetch(sql["attempt_views"], [task["id"] for task in tasks]):
         attempts[row["task_id"]].append(to_struct(row, AttemptView))
     return [
-        msgspec.convert({**task, "attempts": attempts.get(task["id"], [])}, TaskView)
+        msgspec.convert(
+            {
+                **task,
+                "priority": PRIORITIES[task["priority"]],
+                "attempts": attempts.get(task["id"], []),
+            },
+            TaskView,
+        )
         for task in tasks
     ]
 
