@@ -15,6 +15,7 @@ from gstd.protocol.money import StatementRow
 from gstd.sdk import Client
 
 AT_ONCE = 500
+_HINT = "Give a file that `gstd wallet statement --proof FILE` wrote."
 
 
 class Proved(msgspec.Struct, frozen=True):
@@ -52,10 +53,10 @@ def check_file(path: Path, public_key: str | None) -> Proved:
     """
     try:
         proofs = msgspec.json.decode(read(path), type=list[StatementProof])
-    except msgspec.DecodeError as error:
-        raise InvalidInputError(f"{path} is not a file of proofs: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} is not a file of proofs: {error}", hint=_HINT) from error
     if not proofs:
-        raise InvalidInputError(f"{path} holds no proofs")
+        raise InvalidInputError(f"{path} holds no proofs", hint=_HINT)
     pinned = public_key or proofs[0].key.public_key
     size = max(check_statement_proof(proof, public_key=pinned).size for proof in proofs)
     lines = [_line(fact.fact.fact().data) for proof in proofs for fact in proof.facts]

@@ -125,3 +125,19 @@ def test_for_programs_it_is_json(
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["code"] == "file_unreadable"
     assert error["hint"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b'[{"checkpoint":"\xc3("}]', b"[]", b'["x"]'])
+def test_what_are_no_proofs_is_said(
+    content: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["gstd", "wallet", "verify", str(tmp_path / "file")])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err
+    assert said.startswith(f"invalid_input: {tmp_path / 'file'}")
+    assert "gstd wallet statement --proof" in said
