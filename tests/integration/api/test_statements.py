@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from gstd.ledger.history import MAX_LIMIT
+from gstd.ledger.statements import MAX_LIMIT
 from gstd.protocol.money import Direction, Part, StatementRow, TransferKind
 from gstd.protocol.types import Asset, Role
 from gstd.sdk.client import Client
