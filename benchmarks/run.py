@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from benchmarks import ledger, startup, statements
+from benchmarks import ledger, starvation, startup, statements
 from gstd.cli.output import out, table
 
 
@@ -16,8 +16,9 @@ async def main() -> None:
     counts = await statements.measure()
     transfers = await ledger.measure()
     start = await startup.measure()
+    waits = starvation.measure()
     if "--json" in sys.argv:
-        found = {"statements": counts, "ledger": transfers, "startup": start}
+        found = {"statements": counts, "ledger": transfers, "startup": start, "waits": waits}
         print(msgspec.json.encode(found).decode())
         return
     rows = table("SQL statements", "step", "#one", "#batch of 64", "#per item in the batch")
@@ -25,6 +26,7 @@ async def main() -> None:
         rows.add_row(item.step, str(item.single), str(item.batch), f"{item.per_item_in_batch:.2f}")
     out.print(rows)
     ledger.show(transfers)
+    starvation.show(waits)
     seconds = table("Seconds from the command", "", "#s")
     seconds.add_row("empty state folder to ready", str(start.cold_ready_s))
     seconds.add_row("warm start to ready", str(start.warm_ready_s))
