@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from benchmarks import ledger, starvation, startup, statements
+from benchmarks import ledger, startup, starvation, statements
 from gstd.cli.output import out, table
 
 
