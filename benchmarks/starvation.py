@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from uuid import UUID
 
 import msgspec
 
@@ -40,7 +41,7 @@ class Arrival:
     """A task that comes; times in milliseconds. ``order_key`` is its place in our queue."""
 
     order_key: int
-    task_id: int
+    task_id: UUID
     at: int
     level: int
     deadline: int
@@ -68,7 +69,7 @@ class Ranked:
     """A queue that always takes the smallest rank."""
 
     rank: Rank
-    _heap: list[tuple[tuple[int, ...], int, Arrival]] = field(default_factory=list)
+    _heap: list[tuple[tuple[int, ...], UUID, Arrival]] = field(default_factory=list)
 
     def push(self, task: Arrival) -> None:
         heapq.heappush(self._heap, (self.rank(task), task.task_id, task))
@@ -81,7 +82,7 @@ class Ranked:
 class OurQueue:
     """The marketplace's queue: levels, virtual deadlines, and every so often the most overdue."""
 
-    _levels: list[list[tuple[int, int, Arrival]]] = field(
+    _levels: list[list[tuple[int, UUID, Arrival]]] = field(
         default_factory=lambda: [[] for _ in LEVELS]
     )
     _popped: int = 0
@@ -120,7 +121,9 @@ def arrivals(mix: tuple[float, ...], hours: float, seed: int = 1) -> Iterator[Ar
         work = max(1, round(chance.expovariate(1 / MEAN_WORK_MS)))
         deadline = round(at + work + slack)
         number += 1
-        yield Arrival(_key(round(at), level, deadline), number, round(at), level, deadline, work)
+        yield Arrival(
+            _key(round(at), level, deadline), UUID(int=number), round(at), level, deadline, work
+        )
 
 
 def _key(at: int, level: int, deadline: int) -> int:
@@ -142,7 +145,7 @@ def simulate(rule: str, mix: tuple[float, ...], hours: float) -> list[Waiting]:
     queue = RULES[rule]()
     tasks = list(arrivals(mix, hours))
     free = [0] * DEVICES
-    began: dict[int, int] = {}
+    began: dict[UUID, int] = {}
     coming = iter(tasks)
     following = next(coming, None)
     end = round(hours * 3_600_000)
@@ -161,7 +164,7 @@ def simulate(rule: str, mix: tuple[float, ...], hours: float) -> list[Waiting]:
 
 
 def _waiting(
-    rule: str, mix: str, level: int, tasks: list[Arrival], began: dict[int, int]
+    rule: str, mix: str, level: int, tasks: list[Arrival], began: dict[UUID, int]
 ) -> Waiting:
     own = [task for task in tasks if task.level == level]
     waits = [began[task.task_id] - task.at for task in own if task.task_id in began]
