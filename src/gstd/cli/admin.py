@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from gstd.cli.corrections import app as corrections
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, counted, emit, err, run, table
@@ -73,7 +74,7 @@ def export_ledger(
         return
     with replacing(file) as opened:
         size = run(work(opened))
-    err.print(f"{counted(size, 'byte')} written to {file}.", soft_wrap=True)
+    err.print(f"{counted(size, 'byte')} written to {file}.", soft_wrap=True, markup=False)
 
 
 @audit.callback()
@@ -191,7 +192,9 @@ def _findings(report: AuditReport) -> Table | str:
     rows = table("What was tampered with", "#position", "what", "how", "sealed", "present")
     for item in report.findings:
         position = "" if item.position is None else str(item.position)
-        rows.add_row(position, item.subject, item.detail, item.sealed or "", item.present or "")
+        # What was tampered with may hold anything, also the marks of this terminal's colours.
+        texts = (item.subject, item.detail, item.sealed or "", item.present or "")
+        rows.add_row(position, *map(escape, texts))
     return rows
 
 
@@ -201,5 +204,6 @@ def _errors(found: list[RecordedError]) -> Table | str:
     rows = table("Recorded errors", "time", "code", "place", "request", "detail")
     for item in found:
         when = f"{item.at:%Y-%m-%d %H:%M:%S}"
-        rows.add_row(when, item.code, item.place, item.request_id or "", item.detail)
+        texts = (item.code, item.place, item.request_id or "", item.detail)
+        rows.add_row(when, *map(escape, texts))
     return rows

@@ -149,7 +149,7 @@ def export(
             with replacing(csv) as file:
                 return await client.statement_csv(file)
 
-    err.print(f"{counted(run(work()), 'byte')} written to {csv}.", soft_wrap=True)
+    err.print(f"{counted(run(work()), 'byte')} written to {csv}.", soft_wrap=True, markup=False)
 
 
 def read_time(name: str, text: str | None) -> datetime | None:

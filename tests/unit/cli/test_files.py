@@ -116,6 +116,15 @@ def test_a_path_that_cannot_be_used_is_explained_before_anybody_is_asked(
     assert names(tmp_path) == []
 
 
+def test_a_path_that_looks_like_colours_is_told_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gstd", "wallet", "verify", "[/]no[red]where"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "[/]no[red]where" in capsys.readouterr().err
+
+
 def test_for_programs_it_is_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
