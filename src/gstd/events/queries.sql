@@ -7,16 +7,21 @@ FROM jsonb_to_recordset($1::jsonb) AS e (
 );
 
 -- name: take_head
-SELECT position FROM event_head FOR UPDATE SKIP LOCKED;
+-- A plan stays while tables grow, so until this transaction ends everything is found by its id: a
+-- plan that reads or joins a whole ledger would one day take minutes.
+SELECT position, set_config('enable_seqscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
+FROM event_head FOR UPDATE SKIP LOCKED;
 
 -- name: move_finished
 -- An outbox row of transfers becomes one log row for each of them.
-WITH finished AS (
-    SELECT id FROM event_outbox
-    WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY id LIMIT $2
-), moved AS (
-    DELETE FROM event_outbox WHERE id IN (SELECT id FROM finished) RETURNING *
+WITH moved AS (
+    DELETE FROM event_outbox WHERE id = ANY (ARRAY(
+        SELECT id FROM event_outbox
+        WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY id LIMIT $2
+    ))
+    RETURNING *
 ), entry AS (
     SELECT id, NULL::bigint AS transfer_id, kind, at, accounts, job_id, task_id, attempt_id, data
     FROM moved WHERE transfers IS NULL
