@@ -16,6 +16,7 @@ from gstd.protocol.people import EventPage, EventView
 _sql = load_queries("gstd.events")
 
 NUMBERED_AT_ONCE = 5_000
+LONGEST_REST_S = 0.25
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,15 @@ async def number(connection: Connection) -> int:
         return 0
     moved: int = await connection.fetchval(_sql["move_finished"], head, NUMBERED_AT_ONCE)
     return moved
+
+
+def rest_after(worked_s: float, percent: int) -> float:
+    """How long the numbering rests so that it works for at most that share of its time.
+
+    A busy system is numbered in few large batches, which cost it less than many small ones. Nobody
+    waits longer than ``LONGEST_REST_S`` for it, even if that makes the share larger.
+    """
+    return min(worked_s * (100 - percent) / percent, LONGEST_REST_S)
 
 
 async def read(

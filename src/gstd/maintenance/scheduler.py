@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import datetime
@@ -73,7 +74,7 @@ class Scheduler:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._loop("lead", Hint.TASKS, self._lead))
-                group.create_task(self._loop("number", Hint.OUTBOX, self.number_events))
+                group.create_task(self._loop("number", Hint.OUTBOX, self._number))
                 group.create_task(self._loop("seal", None, self.seal_events))
         finally:
             with contextlib.suppress(DatabaseUnavailableError):
@@ -101,6 +102,12 @@ class Scheduler:
     async def _lead(self) -> None:
         if await self._leadership.lead() is not None:
             await self.tick()
+
+    async def _number(self) -> None:
+        start = time.monotonic()
+        await self.number_events()
+        worked_s = time.monotonic() - start
+        await asyncio.sleep(events.rest_after(worked_s, self._policy.numbering_percent))
 
     async def number_events(self) -> None:
         """Number what is committed, and tell those who wait for events."""
