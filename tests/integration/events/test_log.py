@@ -185,7 +185,7 @@ async def test_every_attempt_is_in_the_log_to_its_end(world: World) -> None:
     await world.claim(gone, task.id)
     world.clock.advance(milliseconds=world.policy.lease_ms)
     await world.expire_leases()
-    world.clock.advance(seconds=1)
+    world.clock.advance(seconds=1.2)
     await world.release(faulty, await world.claim(faulty, task.id))
     world.clock.advance(seconds=5)
     await world.submit(cheat, await world.claim(cheat, task.id), outcome(b"wrong"))
