@@ -6,6 +6,8 @@ import asyncio
 import random
 from uuid import UUID
 
+import pytest
+
 from gstd.database.connection import Database
 from gstd.events import service as events
 from gstd.events.service import Event
@@ -124,6 +126,23 @@ async def test_only_one_process_numbers_at_a_time(database: Database, clock: Man
                 pass
         assert await number(database) == 0
     assert [item.position for item in (await read(database, 0)).items] == [1]
+
+
+async def test_numbering_finds_by_id_even_while_tables_are_small(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.fetchval(events._sql["take_head"])
+        rows = await connection.fetch("EXPLAIN " + events._sql["move_finished"], 0, 5_000)
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Scan using transfer_pkey" in plan
+    assert "Seq Scan on transfer" not in plan
+    assert "Seq Scan on account" not in plan
+    assert "Hash Join" not in plan
+
+
+def test_numbering_rests_in_proportion_to_its_work() -> None:
+    assert events.rest_after(0.01, percent=20) == pytest.approx(0.04)
+    assert events.rest_after(10.0, percent=20) == events.LONGEST_REST_S
+    assert events.rest_after(0.01, percent=100) == 0
 
 
 async def test_what_rolled_back_never_happened(database: Database, clock: ManualClock) -> None:
