@@ -206,7 +206,7 @@ async def test_every_attempt_is_in_the_log_to_its_end(world: World) -> None:
     await world.expire_leases()
     world.clock.advance(seconds=1.2)
     await world.release(faulty, await world.claim(faulty, task.id))
-    world.clock.advance(seconds=5)
+    world.clock.advance(seconds=6)
     await world.submit(cheat, await world.claim(cheat, task.id), outcome(b"wrong"))
     await world.referee()
     await world.submit(honest, await world.claim(honest, task.id))
