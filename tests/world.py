@@ -32,6 +32,7 @@ from gstd.protocol.people import EnrolRequest
 from gstd.protocol.signing import DeviceKey, enrolment_statement, result_statement
 from gstd.protocol.types import Asset, Role, Tier
 from gstd.protocol.work import (
+    Alive,
     Claimed,
     ClaimItem,
     Released,
@@ -115,7 +116,9 @@ class World:
                 signature=key.sign(enrolment_statement(code.code, key.public)),
             )
             await accounts.enrol_device(connection, request, self.policy, self.clock.now())
-            return await accounts.device_of_key(connection, key.public)
+            [actor] = await accounts.devices_of_keys(connection, [key.public])
+            assert actor is not None
+            return actor
 
         return Device(await self.run(enrol), key)
 
@@ -192,11 +195,21 @@ class World:
         self, device: Device, items: Sequence[ClaimItem]
     ) -> list[Claimed | Refusal]:
         """Send these claims as one batch."""
-        return await self.run(
-            lambda conn: claims.claim(
-                conn, device.actor, items, self.pow_key, self.policy, self.clock.now()
-            )
-        )
+        return await self.claim_together([(device, item) for item in items])
+
+    async def claim_together(
+        self, items: Sequence[tuple[Device, ClaimItem]]
+    ) -> list[Claimed | Refusal]:
+        """Send claims of several devices as one batch."""
+        now = self.clock.now()
+        found = [
+            checked
+            for device, item in items
+            for checked in claims.check_proofs(device.actor, [item], self.pow_key, now)
+        ]
+        proven = [one for one in found if isinstance(one, claims.Proven)]
+        outcomes = iter(await self.run(lambda conn: claims.claim(conn, proven, self.policy, now)))
+        return [next(outcomes) if isinstance(one, claims.Proven) else one for one in found]
 
     async def claim(self, device: Device, task_id: UUID) -> Claimed:
         """Claim one task that must be there."""
@@ -246,9 +259,42 @@ class World:
         self, device: Device, items: Sequence[SubmitItem]
     ) -> list[Submitted | Refusal]:
         """Submit results in one batch."""
-        await submits.store_outputs(self.blobs, items)
+        return await self.submit_together([(device, item) for item in items])
+
+    async def submit_together(
+        self, items: Sequence[tuple[Device, SubmitItem]]
+    ) -> list[Submitted | Refusal]:
+        """Submit results of several devices in one batch."""
+        found = await self.checked(items)
+        good = [one for one in found if isinstance(one, submits.Checked)]
+        await submits.store_outputs(self.blobs, good)
+        outcomes = iter(await self.submit_checked(good))
+        return [next(outcomes) if isinstance(one, submits.Checked) else one for one in found]
+
+    async def checked(
+        self, items: Sequence[tuple[Device, SubmitItem]]
+    ) -> list[submits.Checked | Submitted | Refusal]:
+        """What becomes of results before anything is locked."""
+        attempts = [(device.actor, item.attempt_id) for device, item in items]
+        held = await self.run(lambda conn: submits.held_attempts(conn, attempts))
+        return [
+            submits.check(device.actor, item, attempt, self.clock.now())
+            for (device, item), attempt in zip(items, held, strict=True)
+        ]
+
+    async def submit_checked(self, results: Sequence[submits.Checked]) -> list[Submitted | Refusal]:
+        """Record results that were checked, in one batch."""
+        if not results:
+            return []
         return await self.run(
-            lambda conn: submits.submit(conn, device.actor, items, self.policy, self.clock.now())
+            lambda conn: submits.submit(conn, results, self.policy, self.clock.now())
+        )
+
+    async def heartbeat(self, device: Device, *attempts: UUID) -> list[Alive | Refusal]:
+        """Extend leases."""
+        beats = [(device.actor, attempt) for attempt in attempts]
+        return await self.run(
+            lambda conn: claims.heartbeat(conn, beats, self.policy, self.clock.now())
         )
 
     async def submit(
@@ -265,10 +311,17 @@ class World:
     ) -> Released | Refusal:
         """Give one attempt back."""
         item = ReleaseItem(attempt_id=claimed.attempt_id, reason=reason)
-        [released] = await self.run(
-            lambda conn: claims.release(conn, device.actor, [item], self.policy, self.clock.now())
-        )
+        [released] = await self.release_all([(device, item)])
         return released
+
+    async def release_all(
+        self, items: Sequence[tuple[Device, ReleaseItem]]
+    ) -> list[Released | Refusal]:
+        """Give attempts of several devices back in one batch."""
+        sent = [(device.actor, item) for device, item in items]
+        return await self.run(
+            lambda conn: claims.release(conn, sent, self.policy, self.clock.now())
+        )
 
     async def cancel(self, owner: UUID, job_id: UUID) -> None:
         """Cancel a job."""

@@ -30,10 +30,10 @@ VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (public_key) DO NOTHING
 RETURNING id;
 
--- name: device_of_key
+-- name: devices_of_keys
 SELECT id AS device_id, account_id, name, public_key, state, trust, failures, ejections, ejected_until,
     quota
-FROM device WHERE public_key = $1;
+FROM device WHERE public_key = ANY ($1);
 
 -- name: devices_of_account
 SELECT id, name, public_key, state, trust, accepted, rejected, enrolled_at

@@ -69,12 +69,13 @@ async def actor_of_key(connection: Connection, api_key: str, now: datetime) -> A
     return to_struct(row, Actor)
 
 
-async def device_of_key(connection: Connection, public_key: str) -> DeviceActor:
-    """The device with this key. Raises ``NotAuthenticatedError`` for an unknown one."""
-    row = await connection.fetchrow(_sql["device_of_key"], public_key)
-    if row is None:
-        raise NotAuthenticatedError("no device is enrolled with this key")
-    return to_struct(row, DeviceActor)
+async def devices_of_keys(
+    connection: Connection, public_keys: Sequence[str]
+) -> list[DeviceActor | None]:
+    """The device of each key, or ``None`` where none is enrolled with it."""
+    rows = await connection.fetch(_sql["devices_of_keys"], public_keys)
+    devices = {device.public_key: device for device in to_structs(rows, DeviceActor)}
+    return [devices.get(key) for key in public_keys]
 
 
 async def new_enrolment_code(

@@ -48,8 +48,7 @@ async def provide_device(
     except ValueError as error:
         raise NotAuthenticatedError(str(error)) from error
     await _check_proof(request, proof, platform)
-    async with platform.database.connection() as connection:
-        device = await accounts.device_of_key(connection, proof.key)
+    device = await platform.desk.device_of_key(proof.key)
     device.must_be_active()
     now_ms = int(platform.clock.now().timestamp() * 1000)
     await platform.bus.touch(str(device.device_id), now_ms)

@@ -9,6 +9,7 @@ from typing import Self
 
 import msgspec
 
+from gstd.api.desk import Desk
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus
 from gstd.database.connection import APP_ROLE, Database
@@ -39,7 +40,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     bus: Bus
     sandbox: Sandbox
     matchmaker: Matchmaker
-    pow_key: bytes
+    desk: Desk
     log_key: LogKey
     closing: asyncio.Event
     """Set when the process is asked to stop: who waits is sent away at once."""
@@ -61,16 +62,27 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
             )
             matchmaker = Matchmaker(database, bus, settings.policy, clock, secret)
             await stack.enter_async_context(matchmaker.running())
+            blobs = Blobs.open(settings.blobs_url)
+            desk = Desk(
+                database,
+                bus,
+                blobs,
+                settings.policy,
+                clock,
+                challenge_key(secret),
+                settings.batch_items,
+            )
+            stack.push_async_callback(desk.close)
             yield cls(
                 settings=settings,
                 policy=settings.policy,
                 clock=clock,
                 database=database,
-                blobs=Blobs.open(settings.blobs_url),
+                blobs=blobs,
                 bus=bus,
                 sandbox=sandbox,
                 matchmaker=matchmaker,
-                pow_key=challenge_key(secret),
+                desk=desk,
                 log_key=log_key(secret),
                 closing=asyncio.Event(),
             )

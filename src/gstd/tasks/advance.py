@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
 from gstd.tasks import store
 from gstd.tasks.model import (
+    Attempt,
     AttemptState,
     Decision,
     RefereeRun,
@@ -41,32 +42,42 @@ class Move(msgspec.Struct, frozen=True):
 
 
 async def advance(
-    connection: Connection, task_ids: Iterable[UUID], policy: Policy, now: datetime
+    connection: Connection,
+    task_ids: Iterable[UUID],
+    policy: Policy,
+    now: datetime,
+    *,
+    locked: bool = False,
 ) -> dict[UUID, Step]:
     """Bring tasks to the state that follows from their attempts; returns what moved.
 
-    Locks the tasks in order of id and writes states, verdicts, money, trust and events set-wise
-    in the running transaction. Calling it again changes nothing.
+    Locks the tasks in order of id, unless the caller has ``locked`` them, and writes states,
+    verdicts, money, trust and events set-wise in the running transaction. Calling it again changes
+    nothing.
     """
     wanted = sorted(set(task_ids))
-    moves = await _decide(connection, wanted, policy, now)
+    find = store.locked_tasks if locked else store.lock_tasks
+    tasks = await find(connection, wanted) if wanted else []
+    if not tasks:
+        return {}
+    attempts = await store.attempts_of(connection, [task.id for task in tasks])
+    moves = await _decide(connection, tasks, attempts, policy, now)
     asking = [move.task.id for move in moves if move.step.needs_referee and move.run is None]
     if asking and await store.ask_referee(connection, asking, now):
-        moves = await _decide(connection, wanted, policy, now)
+        moves = await _decide(connection, tasks, attempts, policy, now)
     if moves:
         await _write(connection, moves, policy, now)
     return {move.task.id: move.step for move in moves}
 
 
 async def _decide(
-    connection: Connection, task_ids: Sequence[UUID], policy: Policy, now: datetime
+    connection: Connection,
+    tasks: Sequence[Task],
+    attempts: Mapping[UUID, Sequence[Attempt]],
+    policy: Policy,
+    now: datetime,
 ) -> list[Move]:
-    tasks = await store.lock_tasks(connection, task_ids)
-    if not tasks:
-        return []
-    ids = [task.id for task in tasks]
-    attempts = await store.attempts_of(connection, ids)
-    runs = await store.runs_of(connection, ids)
+    runs = await store.runs_of(connection, [task.id for task in tasks])
     moves = []
     for task in tasks:
         run = runs.get(task.id)
@@ -224,7 +235,7 @@ async def expire_leases(connection: Connection, policy: Policy, now: datetime) -
         for row in ended
     ]
     await append(connection, events, now)
-    await advance(connection, list(jobs), policy, now)
+    await advance(connection, jobs, policy, now, locked=True)
     silent = [row["device_id"] for row in ended if row["verdict"] == Verdict.LEASE_EXPIRED]
     await blame_devices(connection, silent, policy, now)
     return len(ended)

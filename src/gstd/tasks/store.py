@@ -33,6 +33,11 @@ async def lock_tasks(connection: Connection, task_ids: Sequence[UUID]) -> list[T
     before, and a cancelled job as open.
     """
     await connection.execute(sql["lock_tasks"], task_ids)
+    return await locked_tasks(connection, task_ids)
+
+
+async def locked_tasks(connection: Connection, task_ids: Sequence[UUID]) -> list[Task]:
+    """The tasks of these that are not final. The running transaction has locked them before."""
     return to_structs(await connection.fetch(sql["locked_tasks"], task_ids), Task)
 
 

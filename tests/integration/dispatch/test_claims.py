@@ -19,11 +19,7 @@ from tests.world import Device, World, outcome
 
 
 async def claim_items(world: World, device: Device, items: list[ClaimItem]) -> list[str]:
-    outcomes = await world.run(
-        lambda conn: claims.claim(
-            conn, device.actor, items, world.pow_key, world.policy, world.clock.now()
-        )
-    )
+    outcomes = await world.claim_items(device, items)
     return [item.code if isinstance(item, Refusal) else "claimed" for item in outcomes]
 
 
@@ -213,11 +209,7 @@ async def test_heartbeats_extend_only_ones_own_living_lease(world: World) -> Non
     attempt = (await world.claim(device, task.id)).attempt_id
 
     async def beat(who: Device) -> Alive | Refusal:
-        [answer] = await world.run(
-            lambda conn: claims.heartbeat(
-                conn, who.actor, [attempt], world.policy, world.clock.now()
-            )
-        )
+        [answer] = await world.heartbeat(who, attempt)
         return answer
 
     for _ in range(3):

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from gstd.accounts import service as accounts
-from gstd.dispatch import claims
 from gstd.kernel.errors import Refusal
 from gstd.kernel.ids import new_id
 from gstd.protocol.execution import Limits
@@ -103,9 +102,7 @@ async def test_a_batch_of_releases_answers_every_item(world: World) -> None:
         ReleaseItem(attempt_id=new_id(), reason=ReleaseReason.DECLINED),
         ReleaseItem(attempt_id=held[1].attempt_id, reason=ReleaseReason.HOST_FAULT, detail="oom"),
     ]
-    answers = await world.run(
-        lambda conn: claims.release(conn, device.actor, items, world.policy, world.clock.now())
-    )
+    answers = await world.release_all([(device, item) for item in items])
     assert [type(answer) for answer in answers] == [Released, Refusal, Released]
     views = [await world.task(task.id) for task in tasks]
     assert [view.attempts[0].verdict for view in views] == ["declined", "host_fault"]
@@ -159,10 +156,7 @@ async def test_no_heartbeat_keeps_an_attempt_beyond_its_wall_clock_and_grace(wor
 
 
 async def beat(world: World, device: Device, claimed: Claimed) -> Alive | Refusal:
-    ids = [claimed.attempt_id]
-    [outcome] = await world.run(
-        lambda conn: claims.heartbeat(conn, device.actor, ids, world.policy, world.clock.now())
-    )
+    [outcome] = await world.heartbeat(device, claimed.attempt_id)
     return outcome
 
 
