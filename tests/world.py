@@ -291,8 +291,12 @@ class World:
         )
 
     async def heartbeat(self, device: Device, *attempts: UUID) -> list[Alive | Refusal]:
-        """Extend leases."""
-        beats = [(device.actor, attempt) for attempt in attempts]
+        """Extend leases of one device."""
+        return await self.heartbeat_all([(device, attempt) for attempt in attempts])
+
+    async def heartbeat_all(self, attempts: Sequence[tuple[Device, UUID]]) -> list[Alive | Refusal]:
+        """Extend leases of several devices in one batch."""
+        beats = [(device.actor, attempt) for device, attempt in attempts]
         return await self.run(
             lambda conn: claims.heartbeat(conn, beats, self.policy, self.clock.now())
         )

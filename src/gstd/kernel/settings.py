@@ -157,7 +157,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     referee_slots: Annotated[int, Meta(ge=0)] = 0
     """How many runs one referee process has under way; 0 for one per core."""
 
-    batch_items: Positive = 256
+    batch_items: Positive = 128
     """How many claims, heartbeats, submits or releases one transaction takes at most."""
 
     policy: Policy = Policy()

@@ -98,13 +98,20 @@ FROM attempt a JOIN task t ON t.id = a.task_id AND t.revision = a.revision
 WHERE a.task_id = ANY ($1) ORDER BY a.id;
 
 -- name: runs_of
--- A run that another task failed to get is asked for anew.
-SELECT t.id AS task_id, r.id, r.state, r.asked_by, r.result_hash, r.status, r.exit_code, r.fuel,
-    r.output_hash, r.output_bytes
+-- A run that another task failed to get is asked for anew. Each is looked up by its whole key, which
+-- LIMIT keeps the planner to: a join by part of it would meet every run of the module.
+SELECT t.id AS task_id, r.*
 FROM task t JOIN job j ON j.id = t.job_id
-JOIN referee_run r ON r.metered_hash = j.metered_hash AND r.profile = j.profile
-    AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
-WHERE t.id = ANY ($1) AND (r.state <> 'failed' OR r.asked_by = t.id);
+CROSS JOIN LATERAL (
+    SELECT r.id, r.state, r.asked_by, r.result_hash, r.status, r.exit_code, r.fuel, r.output_hash,
+        r.output_bytes
+    FROM referee_run r
+    WHERE r.metered_hash = j.metered_hash AND r.profile = j.profile
+        AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
+        AND (r.state <> 'failed' OR r.asked_by = t.id)
+    LIMIT 1
+) r
+WHERE t.id = ANY ($1);
 
 -- name: ask_referee
 -- The conflicting row is locked, so a run that ends meanwhile is either seen here or sees the task.
