@@ -34,7 +34,7 @@ check: .venv/dev ## format, lint, types, import rules
 fix: .venv/dev ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-bench: .venv/dev ## measure: start to first paid task, SQL statements per claim and result
+bench: .venv/dev ## measure: start to first paid task, SQL statements, claims per second
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 openapi: .venv/dev ## write the OpenAPI snapshot that the contract test compares with

@@ -7,24 +7,32 @@ import sys
 
 import msgspec
 
-from benchmarks import ledger, startup, starvation, statements
+from benchmarks import coalescing, ledger, startup, starvation, statements
 from gstd.cli.output import out, table
 
 
 async def main() -> None:
     """Measure and print."""
     counts = await statements.measure()
+    together = await coalescing.measure()
     transfers = await ledger.measure()
     start = await startup.measure()
     waits = starvation.measure()
     if "--json" in sys.argv:
-        found = {"statements": counts, "ledger": transfers, "startup": start, "waits": waits}
+        found = {
+            "statements": counts,
+            "coalescing": together,
+            "ledger": transfers,
+            "startup": start,
+            "waits": waits,
+        }
         print(msgspec.json.encode(found).decode())
         return
     rows = table("SQL statements", "step", "#one", "#batch of 64", "#per item in the batch")
     for item in counts:
         rows.add_row(item.step, str(item.single), str(item.batch), f"{item.per_item_in_batch:.2f}")
     out.print(rows)
+    coalescing.show(together)
     ledger.show(transfers)
     starvation.show(waits)
     seconds = table("Seconds from the command", "", "#s")

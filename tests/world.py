@@ -85,6 +85,11 @@ class World:
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self.database.run(work)
 
+    async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Read outside of a transaction, in one statement."""
+        async with self.database.connection() as connection:
+            return await work(connection)
+
     async def account(self, *roles: Role, credits: int = 0) -> UUID:  # noqa: A002 - the word of the design
         """A new account, with test credits if asked."""
         made = await self.run(
@@ -105,7 +110,7 @@ class World:
         owner = account_id or await self.account(Role.WORKER)
         key = DeviceKey.generate()
 
-        async def enrol(connection: Connection) -> DeviceActor:
+        async def enrol(connection: Connection) -> None:
             code = await accounts.new_enrolment_code(
                 connection, owner, self.policy, self.clock.now()
             )
@@ -116,11 +121,15 @@ class World:
                 signature=key.sign(enrolment_statement(code.code, key.public)),
             )
             await accounts.enrol_device(connection, request, self.policy, self.clock.now())
-            [actor] = await accounts.devices_of_keys(connection, [key.public])
-            assert actor is not None
-            return actor
 
-        return Device(await self.run(enrol), key)
+        await self.run(enrol)
+        return Device(await self.actor(key.public), key)
+
+    async def actor(self, public_key: str) -> DeviceActor:
+        """An enrolled device as the platform knows it now."""
+        [found] = await self.read(lambda conn: accounts.devices_of_keys(conn, [public_key]))
+        assert found is not None
+        return found
 
     async def _module(self) -> modules.Module:
         if self.module is None:
@@ -276,7 +285,7 @@ class World:
     ) -> list[submits.Checked | Submitted | Refusal]:
         """What becomes of results before anything is locked."""
         attempts = [(device.actor, item.attempt_id) for device, item in items]
-        held = await self.run(lambda conn: submits.held_attempts(conn, attempts))
+        held = await self.read(lambda conn: submits.held_attempts(conn, attempts))
         return [
             submits.check(device.actor, item, attempt, self.clock.now())
             for (device, item), attempt in zip(items, held, strict=True)

@@ -137,8 +137,7 @@ async def test_a_device_below_the_least_trust_is_suspended_and_cannot_work(world
     for expected in ("active", "active", "suspended"):
         await _lie(world, device)
         assert (await device_view(world, device)).state == expected
-    [actor] = await world.run(lambda conn: accounts.devices_of_keys(conn, [device.key.public]))
-    assert actor is not None
+    actor = await world.actor(device.key.public)
     with pytest.raises(GstdError, match="suspended"):
         actor.must_be_active()
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from gstd.accounts import service as accounts
 from gstd.bus.bus import Bus
 from gstd.dispatch.matchmaker import Matchmaker
 from gstd.protocol.work import Offer, OffersRequest
@@ -24,8 +23,7 @@ async def maker(world: World) -> AsyncIterator[Matchmaker]:
 
 async def offered(world: World, maker: Matchmaker, device: Device, free: int = 1) -> list[Offer]:
     """What the device is offered as the platform knows it now."""
-    async with world.database.connection() as connection:
-        actor = await accounts.device_of_key(connection, device.actor.public_key)
+    actor = await world.actor(device.actor.public_key)
     answer = await maker.offers(actor, OffersRequest(profile=PROFILE, free=free))
     assert answer.offers or answer.idle
     return answer.offers
@@ -70,8 +68,7 @@ async def test_a_failed_probe_rests_twice_as_long(world: World) -> None:
     await fail(world, device, 1)
     await world.job()
     world.clock.advance(milliseconds=1.2 * world.policy.breaker_base_ms)
-    async with world.database.connection() as connection:
-        actor = await accounts.device_of_key(connection, device.actor.public_key)
+    actor = await world.actor(device.actor.public_key)
     assert actor.ejections == 2
     assert actor.capacity(0, world.clock.now()) == 0
 
