@@ -22,6 +22,9 @@ POLICY_PREFIX = "GSTD_POLICY_"
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[int, Meta(ge=0, le=10_000)]
+Percent = Annotated[int, Meta(ge=1, le=100)]
+
+MIN_TOKEN_CHARACTERS = 16
 
 
 class Mode(StrEnum):
@@ -136,6 +139,31 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     enrolment_code_s: Positive = 15 * 60
     trial_fuel: Positive = 10_000_000_000
 
+    autoscale_target_wait_s: Positive = 30
+    """How long the newest waiting attempt should wait: the backlog is spread over as many slots."""
+
+    autoscale_utilisation_percent: Percent = 70
+    """How busy slots should be. Above it, waiting times grow faster than the work does."""
+
+    autoscale_arrivals_s: Positive = 120
+    """How far back arrivals are counted for their rate."""
+
+    autoscale_service_ms: Positive = 5_000
+    """What one attempt is taken to need before any has finished."""
+
+    autoscale_max_slots: Positive = 10_000
+    """No signal asks for more slots than this."""
+
+    pool_window_s: Positive = 120
+    """How long a pool must have needed fewer workers before it stops any. Longer than a task may
+    run, so what shrinks the pool is rarely what interrupts work."""
+
+    pool_step: Positive = 4
+    """How many workers a pool starts or stops at one look."""
+
+    pool_look_ms: Positive = 2_000
+    """How often a pool looks at the signal."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one process is connected. Secrets have no defaults."""
@@ -160,6 +188,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_items: Positive = 128
     """How many claims, heartbeats, submits or releases one transaction takes at most."""
 
+    metrics_token: str | None = None
+    """Whoever sends it as a bearer token may read ``/metrics``; admins may without it."""
+
     policy: Policy = Policy()
 
     @property
@@ -183,6 +214,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(
                 f"development mode does not listen on {self.host}",
                 hint="Listen on 127.0.0.1, or set GSTD_MODE=production with real secrets.",
+            )
+        if self.metrics_token is not None and len(self.metrics_token) < MIN_TOKEN_CHARACTERS:
+            raise SettingsError(
+                f"GSTD_METRICS_TOKEN must have at least {MIN_TOKEN_CHARACTERS} characters",
+                hint="Make one with `openssl rand -hex 24`, or unset it: admins need none.",
             )
 
 
