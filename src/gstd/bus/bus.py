@@ -186,6 +186,17 @@ class Bus:
         found = await self._try(ask, None)
         return found or [self._local.presence.get(device) for device in devices]
 
+    async def seen_since(self, at_ms: int) -> int:
+        """How many devices were heard of at ``at_ms`` (Unix milliseconds) or later."""
+
+        async def ask(client: Redis) -> int:
+            return int(await client.zcount("gstd:presence", at_ms, "+inf"))
+
+        found = await self._try(ask, None)
+        if found is not None:
+            return int(found)
+        return sum(seen >= at_ms for seen in self._local.presence.values())
+
     async def _try(self, call: Callable[[Redis], Any], otherwise: T) -> Any | T:
         if self._client is None or time.monotonic() < self._down_until:
             return otherwise

@@ -179,3 +179,29 @@ SELECT EXISTS (
     SELECT FROM attempt a JOIN task t ON t.id = a.task_id JOIN job j ON j.id = t.job_id
     WHERE a.device_id = $1 AND a.state = 'running' AND j.metered_hash = $2
 );
+
+-- name: autoscale_load
+-- One row. Rows are counted up to $3, so a look costs the same however long the queue is.
+SELECT
+    coalesce((
+        SELECT sum(wanted) FROM (
+            SELECT wanted FROM task WHERE wanted > 0 AND available_at <= $1 LIMIT $3
+        ) AS ready
+    ), 0)::bigint + coalesce((
+        SELECT sum((task_count - made - dropped)::bigint * quorum) FROM job
+        WHERE state = 'open' AND made + dropped < task_count AND deadline > $1
+    ), 0)::bigint AS backlog,
+    coalesce((
+        SELECT sum((task_count - dropped)::bigint * quorum) FROM job WHERE created_at > $2 AND created_at <= $1
+    ), 0)::bigint AS arrived,
+    (
+        SELECT avg(
+            extract(epoch FROM submitted_at - claimed_at) + (pow_count::bigint << pow_bits) / $5::numeric
+        ) FROM (
+            SELECT submitted_at, claimed_at, pow_count, pow_bits FROM attempt
+            WHERE submitted_at IS NOT NULL ORDER BY submitted_at DESC LIMIT $4
+        ) AS lately
+    )::double precision AS service_s,
+    (
+        SELECT count(*) FROM (SELECT FROM attempt WHERE state = 'running' LIMIT $3) AS held
+    ) AS running;

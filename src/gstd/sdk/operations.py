@@ -7,6 +7,7 @@ from typing import IO
 from uuid import UUID
 
 from gstd.protocol.corrections import CorrectionDecision, CorrectionRequest, CorrectionView
+from gstd.protocol.autoscale import AutoscaleSignal
 from gstd.protocol.people import Health, LedgerCheck, RecordedError
 from gstd.sdk.room import Room, download, get, make
 from gstd.sdk.transport import Call
@@ -21,6 +22,10 @@ class Operations(Room):
         """How the platform is; also answers while it is unhealthy."""
         call = Call(method="GET", path="/health", anonymous=True, also_fine=(_UNAVAILABLE,))
         return await self._transport.fetch(Health, call)
+
+    async def autoscale(self) -> AutoscaleSignal:
+        """How many slots the platform's work needs now."""
+        return await self._transport.fetch(AutoscaleSignal, get("/autoscale"))
 
     async def recorded_errors(self, *, limit: int | None = None) -> list[RecordedError]:
         """Errors that nobody expected, newest first. Admins only."""
