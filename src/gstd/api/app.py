@@ -15,6 +15,7 @@ from gstd.api import (
     audit,
     corrections,
     jobs,
+    metrics,
     money,
     operations,
     people,
@@ -41,6 +42,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> Litestar:
     app = Litestar(
         route_handlers=[
             home,
+            metrics.show_metrics,
             Router(
                 "/api/v1",
                 route_handlers=[

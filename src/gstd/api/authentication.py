@@ -29,11 +29,17 @@ async def provide_actor(
     request: Request[Any, Any, Any], platform: NamedDependency[Platform]
 ) -> Actor:
     """The account of the request's API key. A device's signature opens no account."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
-        raise NotAuthenticatedError
+    key = bearer_of(request)
     async with platform.database.connection() as connection:
-        return await accounts.actor_of_key(connection, key.strip(), platform.clock.now())
+        return await accounts.actor_of_key(connection, key, platform.clock.now())
+
+
+def bearer_of(request: Request[Any, Any, Any]) -> str:
+    """The request's bearer token. Raises ``NotAuthenticatedError`` without one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise NotAuthenticatedError
+    return token.strip()
 
 
 async def provide_device(

@@ -261,3 +261,8 @@ WHERE 'attempt.' || a.state = ANY($1::text[])
         SELECT FROM event_outbox o WHERE o.attempt_id = a.id AND o.kind = ANY($1::text[])
     )
 ORDER BY a.id LIMIT $2;
+
+-- name: standing
+SELECT h.position AS head, (SELECT count(*) FROM event_outbox) AS unnumbered,
+    (SELECT count(*) FROM recorded_error) AS errors
+FROM event_head h;

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from gstd.database.connection import Connection, to_structs
+from gstd.database.connection import Connection, to_struct, to_structs
 from gstd.database.sql import load_queries
 from gstd.protocol.people import EventPage, EventView
 
@@ -28,6 +28,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     task_id: UUID | None = None
     attempt_id: UUID | None = None
     data: dict[str, Any] = {}
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log is: its last position, events without one yet, errors kept for operators."""
+
+    head: int
+    unnumbered: int
+    errors: int
 
 
 async def append(connection: Connection, events: Sequence[Event], at: datetime) -> None:
@@ -75,3 +83,10 @@ async def read(
     complete = len(items) < limit
     last = items[-1].position if items else after
     return EventPage(items=items, position=max(head, last) if complete else last)
+
+
+async def standing(connection: Connection) -> Standing:
+    """Where the log stands now."""
+    row = await connection.fetchrow(_sql["standing"])
+    assert row is not None, "the migrations made the log's head"
+    return to_struct(row, Standing)

@@ -324,3 +324,12 @@ FROM attempt a JOIN device d ON d.id = a.device_id WHERE a.task_id = $1 ORDER BY
 
 -- name: moments_of_task
 SELECT position, at, kind, attempt_id, data FROM event_log WHERE task_id = $1 ORDER BY position;
+
+-- name: count_unfinished
+-- Tasks that are not final, by state, up to $1 of them.
+SELECT state, count(*)::integer AS tasks FROM (
+    SELECT state FROM task WHERE state IN ('blocked', 'queued', 'running', 'verifying') LIMIT $1
+) AS unfinished GROUP BY state;
+
+-- name: count_open_jobs
+SELECT count(*) FROM job WHERE state = 'open';

@@ -26,6 +26,7 @@ from gstd.protocol.jobs import (
 )
 from gstd.protocol.types import Asset, Priority, Tier
 from gstd.tasks.errors import JobNotFoundError, OutputHiddenError, TaskNotFoundError
+from gstd.tasks.model import FINAL_STATES, TaskState
 from gstd.tasks.store import sql
 
 PAGE = 200
@@ -202,3 +203,16 @@ async def output_of_task(
     if row["state"] != "accepted":
         raise OutputHiddenError(f"the task is {row['state']}")
     return await blobs.get(row["output_hash"])
+
+
+async def unfinished_tasks(connection: Connection, *, at_most: int) -> dict[TaskState, int]:
+    """How many tasks are in each state that is not final, counted up to ``at_most`` in all."""
+    rows = await connection.fetch(sql["count_unfinished"], at_most)
+    counted = {TaskState(row["state"]): row["tasks"] for row in rows}
+    return {state: counted.get(state, 0) for state in TaskState if state not in FINAL_STATES}
+
+
+async def open_jobs(connection: Connection) -> int:
+    """How many jobs still have tasks to do."""
+    count: int = await connection.fetchval(sql["count_open_jobs"])
+    return count
