@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -88,7 +88,7 @@ async def _start(
     key = load_or_create_key(home / "device.key")
     address = platform_url(url)
     async with DeviceClient(address, key) as client:
-        await _enrol(client, _Enrolment(home / "enrolled"), code, name, url)
+        await _enrol(client, Enrolment.in_home(home), code, name, url)
         async with Sandbox(home / "cache", slots) as sandbox:
             worker = Worker(
                 client,
@@ -105,21 +105,28 @@ async def _start(
             return await run_until_signal(worker)
 
 
-class _Enrolment:
+class Enrolment:
     """A note in the worker's home that its key is linked to an account."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @classmethod
+    def in_home(cls, home: Path) -> Self:
+        """The note of the worker that lives there."""
+        return cls(home / "enrolled")
+
     def is_done(self) -> bool:
+        """Whether it is written."""
         return self._path.exists()
 
     def note(self, device: DeviceView) -> None:
+        """Write it, with the device's id."""
         self._path.write_text(f"{device.id}\n", encoding="ascii")
 
 
 async def _enrol(
-    client: DeviceClient, enrolment: _Enrolment, code: str | None, name: str, url: str | None
+    client: DeviceClient, enrolment: Enrolment, code: str | None, name: str, url: str | None
 ) -> None:
     """Link the device by the code, else once by a code of the account whose key is at hand."""
     from gstd.cli.session import connect
@@ -142,6 +149,42 @@ class _Narrator:
         totals = f"{counters.submitted} submitted, up to {earned}" if earned else ""
         what = f"{event.kind}: {event.text}"
         err.print(f"{what}  [dim]{totals}[/]" if totals else what, soft_wrap=True)
+
+
+@app.command()
+def pool(  # noqa: PLR0913, PLR0917 - every option of the command
+    minimum: Annotated[int, typer.Option("--min", help="Never fewer workers.", min=0)] = 0,
+    maximum: Annotated[int, typer.Option("--max", help="Never more workers.", min=1)] = (
+        os.cpu_count() or 1
+    ),
+    slots: Annotated[int, typer.Option(help="Tasks at a time, per worker.", min=1, max=64)] = 1,
+    memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=16)] = 256,
+    share: Annotated[
+        float, typer.Option(help="The part of all needed slots this pool gives.", min=0.0, max=1.0)
+    ] = 1.0,
+    name: Annotated[str, typer.Option(help="What to call its devices.")] = socket.gethostname(),
+    home: HomeOption = Path("~/.local/state/gstd/pool"),
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON value per look at the signal.")
+    ] = False,
+) -> None:
+    """Run as many workers as the work needs, until Ctrl-C. Each enrols a device of its own."""
+    from gstd.cli.pool import PoolOptions, run_pool
+    from gstd.cli.processes import start_process
+
+    settings = start_process()
+    options = PoolOptions(
+        name=name,
+        home=home.expanduser(),
+        minimum=minimum,
+        maximum=maximum,
+        slots=slots,
+        memory_mb=memory_mb,
+        share=share,
+    )
+    run(run_pool(options, settings.policy, url=url, api_key=api_key, as_json=as_json))
 
 
 @app.command()
