@@ -229,7 +229,7 @@ async def run_pool(
     credentials = find_credentials(url, api_key)
     stop = stop_signal()
     async with AsyncExitStack() as stack:
-        lock = StateLock(private_folder(options.home / "pool") / "lock")
+        lock = StateLock(private_folder(private_folder(options.home) / "pool") / "lock")
         await lock.acquire()
         stack.callback(lock.release)
         owner = Client(credentials.url, credentials.api_key, pacing=ONCE)

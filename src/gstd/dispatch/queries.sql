@@ -181,11 +181,13 @@ SELECT EXISTS (
 );
 
 -- name: autoscale_load
--- One row. Rows are counted up to $3, so a look costs the same however long the queue is.
+-- One row. Rows are counted up to $3, so a look costs the same however long the queue is. What is
+-- in the order of an index is read from it, whatever the planner takes the tables to hold.
 SELECT
     coalesce((
         SELECT sum(wanted) FROM (
-            SELECT wanted FROM task WHERE wanted > 0 AND available_at <= $1 LIMIT $3
+            SELECT wanted FROM task WHERE wanted > 0 AND available_at <= $1
+            ORDER BY available_at LIMIT $3
         ) AS ready
     ), 0)::bigint + coalesce((
         SELECT sum((task_count - made - dropped)::bigint * quorum) FROM job
@@ -203,5 +205,7 @@ SELECT
         ) AS lately
     )::double precision AS service_s,
     (
-        SELECT count(*) FROM (SELECT FROM attempt WHERE state = 'running' LIMIT $3) AS held
+        SELECT count(*) FROM (
+            SELECT FROM attempt WHERE state = 'running' ORDER BY lease_until LIMIT $3
+        ) AS held
     ) AS running;

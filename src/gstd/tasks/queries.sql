@@ -328,7 +328,8 @@ SELECT position, at, kind, attempt_id, data FROM event_log WHERE task_id = $1 OR
 -- name: count_unfinished
 -- Tasks that are not final, by state, up to $1 of them.
 SELECT state, count(*)::integer AS tasks FROM (
-    SELECT state FROM task WHERE state IN ('blocked', 'queued', 'running', 'verifying') LIMIT $1
+    SELECT state FROM task WHERE state IN ('blocked', 'queued', 'running', 'verifying')
+    ORDER BY id LIMIT $1
 ) AS unfinished GROUP BY state;
 
 -- name: count_open_jobs
