@@ -186,8 +186,8 @@ SELECT EXISTS (
 SELECT
     coalesce((
         SELECT sum(wanted) FROM (
-            SELECT wanted FROM task WHERE wanted > 0 AND available_at <= $1
-            ORDER BY available_at LIMIT $3
+            SELECT wanted FROM task WHERE wanted > 0 AND NOT delayed
+            ORDER BY class_id, order_key, id LIMIT $3
         ) AS ready
     ), 0)::bigint + coalesce((
         SELECT sum((task_count - made - dropped)::bigint * quorum) FROM job

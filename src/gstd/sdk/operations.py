@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import IO
 from uuid import UUID
 
-from gstd.protocol.corrections import CorrectionDecision, CorrectionRequest, CorrectionView
 from gstd.protocol.autoscale import AutoscaleSignal
+from gstd.protocol.corrections import CorrectionDecision, CorrectionRequest, CorrectionView
 from gstd.protocol.people import Health, LedgerCheck, RecordedError
 from gstd.sdk.room import Room, download, get, make
 from gstd.sdk.transport import Call
