@@ -17,7 +17,7 @@ from gstd.api import edge
 from gstd.api.authentication import PlatformDep, bearer_of, provide_actor
 from gstd.api.platform import Platform
 from gstd.database.connection import Connection
-from gstd.dispatch.signal import COUNTED, autoscale_signal
+from gstd.dispatch.signal import COUNTED
 from gstd.events import service as events
 from gstd.protocol.autoscale import AutoscaleSignal
 from gstd.protocol.types import Role
@@ -61,8 +61,7 @@ async def _must_be_operator(request: Request[Any, Any, Any], platform: Platform)
 
 
 async def _look(platform: Platform) -> Snapshot:
-    policy, now = platform.policy, platform.clock.now()
-    signal = await autoscale_signal(platform.database, platform.bus, policy, now)
+    signal = await platform.signal.read()
     has_valkey = await platform.bus.is_up()
 
     async def count(connection: Connection) -> Snapshot:

@@ -18,7 +18,6 @@ from gstd.api.jobs import reader
 from gstd.api.platform import Platform
 from gstd.bus.bus import Hint
 from gstd.database.migrate import latest_version
-from gstd.dispatch.signal import autoscale_signal
 from gstd.events import incidents, service
 from gstd.kernel.errors import GstdError
 from gstd.ledger import service as ledger
@@ -124,9 +123,7 @@ async def autoscale(
     """For whoever starts and stops workers: `gstd worker pool`, or KEDA's `metrics-api` scaler
     with `valueLocation: desired_slots`. Every account may read it: it tells of nobody in
     particular, and who brings devices must know whether they are needed."""
-    return await autoscale_signal(
-        platform.database, platform.bus, platform.policy, platform.clock.now()
-    )
+    return await platform.signal.read()
 
 
 @get("/admin/ledger/check", summary="Every promise of the ledger (admin)", tags=["admin"])

@@ -14,6 +14,7 @@ from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus
 from gstd.database.connection import APP_ROLE, Database
 from gstd.dispatch.matchmaker import Matchmaker, challenge_key
+from gstd.dispatch.signal import Signal
 from gstd.events.audit import log_key
 from gstd.kernel.clock import Clock, SystemClock
 from gstd.kernel.settings import Policy, Settings, SettingsError
@@ -41,6 +42,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Sandbox
     matchmaker: Matchmaker
     desk: Desk
+    signal: Signal
     log_key: LogKey
     closing: asyncio.Event
     """Set when the process is asked to stop: who waits is sent away at once."""
@@ -83,6 +85,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
                 sandbox=sandbox,
                 matchmaker=matchmaker,
                 desk=desk,
+                signal=Signal(database, bus, settings.policy, clock),
                 log_key=log_key(secret),
                 closing=asyncio.Event(),
             )

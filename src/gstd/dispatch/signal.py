@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import datetime, timedelta
 
 from gstd.bus.bus import Bus
 from gstd.database.connection import Connection, Database, to_struct
 from gstd.database.sql import load_queries
 from gstd.dispatch.autoscale import Load, signal_of
+from gstd.kernel.clock import Clock
 from gstd.kernel.settings import Policy
 from gstd.proof_of_work.difficulty import SLOW_HASHES_PER_MS
 from gstd.protocol.autoscale import AutoscaleSignal
@@ -15,8 +18,11 @@ from gstd.protocol.work import MAX_WAIT_MS
 
 _sql = load_queries("gstd.dispatch")
 
-COUNTED = 50_000
-"""Longer queues are counted as this long: more slots than any pool has follow from it already."""
+COUNTED = 20_000
+"""Rows beyond it are not counted, so that one look has a price that does not grow."""
+
+FRESH_S = 1.0
+"""How old a signal may be: every account may ask, and nobody follows it faster."""
 
 ATTEMPTS_LATELY = 200
 """The mean service time is that of so many attempts, the last submitted ones."""
@@ -38,11 +44,29 @@ async def measure(connection: Connection, policy: Policy, now: datetime) -> Load
     return to_struct(row, Load)
 
 
-async def autoscale_signal(
-    database: Database, bus: Bus, policy: Policy, now: datetime
-) -> AutoscaleSignal:
-    """How many slots the work needs now, and why."""
-    online = await bus.seen_since(int(now.timestamp() * 1000) - ONLINE_WITHIN_MS)
-    async with database.connection() as connection:
-        load = await measure(connection, policy, now)
-    return signal_of(load, online, policy)
+class Signal:
+    """The autoscale signal as one process tells it, measured once a second however many ask."""
+
+    def __init__(self, database: Database, bus: Bus, policy: Policy, clock: Clock) -> None:
+        self._database = database
+        self._bus = bus
+        self._policy = policy
+        self._clock = clock
+        self._measuring = asyncio.Lock()
+        self._last: AutoscaleSignal | None = None
+        self._stale_at = 0.0
+
+    async def read(self) -> AutoscaleSignal:
+        """How many slots the work needs, and why; at most ``FRESH_S`` old."""
+        async with self._measuring:
+            if self._last is None or time.monotonic() >= self._stale_at:
+                self._last = await self._measure()
+                self._stale_at = time.monotonic() + FRESH_S
+            return self._last
+
+    async def _measure(self) -> AutoscaleSignal:
+        now = self._clock.now()
+        online = await self._bus.seen_since(int(now.timestamp() * 1000) - ONLINE_WITHIN_MS)
+        async with self._database.connection() as connection:
+            load = await measure(connection, self._policy, now)
+        return signal_of(load, online, self._policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,6 +13,7 @@ from gstd.protocol.types import Role
 from gstd.protocol.work import OffersRequest
 from gstd.sandbox.profile import PROFILE
 from tests.integration.api.house import House, Person, bearer, open_house, problem_of
+from tests.servers import until
 
 TOKEN = "a-token-of-operators"  # noqa: S105 - of this test only
 
@@ -38,24 +40,31 @@ async def test_every_account_may_read_the_signal(house: House, role: Role) -> No
 
 
 async def test_the_signal_follows_the_work_as_numbers_that_keda_reads(house: House) -> None:
-    requester = await house.requester()
+    requester, device = await house.requester(), await house.device()
     await house.job(requester, tasks=300)
-    answer = await house.http.get("/api/v1/autoscale", headers=bearer(requester))
-    found = answer.json()
-    assert type(found["desired_slots"]) is int
-    assert found["backlog"] >= 300
-    assert found["desired_slots"] >= 1
-    device = await house.device()
     await device.client.offers(OffersRequest(profile=PROFILE))
-    assert (await requester.client.autoscale()).online_devices >= 1
+
+    async def found() -> dict[str, Any] | None:
+        answer = await house.http.get("/api/v1/autoscale", headers=bearer(requester))
+        signal: dict[str, Any] = answer.json()
+        return signal if signal["backlog"] >= 300 and signal["online_devices"] else None
+
+    signal = await until(found)
+    assert type(signal["desired_slots"]) is int
+    assert signal["desired_slots"] >= 1
 
 
 async def test_metrics_tell_an_admin_of_work_and_log(house: House) -> None:
     admin, requester = await house.person(Role.ADMIN), await house.requester()
     await house.job(requester, tasks=5)
     await house.number_events()
-    found = await metrics(house, admin)
-    assert found["gstd_backlog_attempts"] == found["gstd_tasks[queued]"] == 5
+
+    async def settled() -> dict[str, float] | None:
+        numbers = await metrics(house, admin)
+        return numbers if numbers["gstd_backlog_attempts"] == 5 else None
+
+    found = await until(settled)
+    assert found["gstd_tasks[queued]"] == 5
     assert found["gstd_tasks[verifying]"] == 0
     assert found["gstd_open_jobs"] == 1
     assert found["gstd_desired_slots"] >= 1

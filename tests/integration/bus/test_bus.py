@@ -144,6 +144,19 @@ async def test_presence_is_shared_and_survives_in_memory(
     assert await other.last_seen([]) == []
 
 
+async def test_devices_heard_of_lately_are_counted_in_every_process(
+    valkey: EmbeddedValkey, open_bus: Open
+) -> None:
+    one, other = [await open_bus(valkey.address().url()) for _ in range(2)]
+    alone = await open_bus(None)
+    ages_ms = 2**52 + 1, 2**52 + 2  # later than what other tests of this server touch
+    for at_ms in ages_ms:
+        for bus in (one, alone):
+            await bus.touch(uuid4().hex, at_ms)
+    for bus in (one, other, alone):
+        assert [await bus.seen_since(at_ms) for at_ms in (*ages_ms, ages_ms[1] + 1)] == [2, 1, 0]
+
+
 async def test_without_valkey_everything_answers(open_bus: Open) -> None:
     bus = await open_bus(None)
     assert not await bus.is_up()
@@ -172,6 +185,7 @@ async def test_valkey_killed_in_the_middle_costs_a_moment_and_comes_back(open_bu
         assert not await bus.is_fresh("nonce", 60_000)
         await bus.touch("device", 7)
         assert await bus.last_seen(["device"]) == [7]
+        assert await bus.seen_since(7) == 1
         await bus.drop(["name"])
         await bus.publish(Hint.QUEUE)
         assert loop.time() - start < 2

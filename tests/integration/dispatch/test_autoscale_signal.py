@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from gstd.dispatch.signal import (
     COUNTED,
     HASHES_PER_S,
     ONLINE_WITHIN_MS,
-    autoscale_signal,
+    Signal,
     measure,
 )
 from gstd.kernel.settings import Policy
@@ -22,6 +23,7 @@ from gstd.protocol.types import Tier
 from gstd.protocol.work import ReleaseReason
 from gstd.tasks import jobs
 from gstd.tasks.advance import admit_delayed
+from tests.servers import until
 from tests.world import World
 
 PROOF_S = 16 * 2**4 / HASHES_PER_S
@@ -101,9 +103,22 @@ async def test_devices_count_as_online_while_they_are_heard_of(world: World) -> 
         await bus.touch("here", now_ms)
         await bus.touch("gone", now_ms - ONLINE_WITHIN_MS - 1)
         await world.job(tasks=12)
-        signal = await autoscale_signal(world.database, bus, world.policy, world.clock.now())
+        signal = await Signal(world.database, bus, world.policy, world.clock).read()
     assert (signal.online_devices, signal.backlog, signal.desired_slots) == (1, 12, 2)
     assert signal.expected_wait_s == 60.0
+
+
+async def test_many_who_ask_at_once_cost_one_measurement(world: World) -> None:
+    async with Bus.open(None) as bus:
+        signal = Signal(world.database, bus, world.policy, world.clock)
+        answers = await asyncio.gather(*(signal.read() for _ in range(20)))
+        assert all(answer is answers[0] for answer in answers)
+        await world.job(tasks=3)
+        await until(lambda: _backlog_is(signal, 3))
+
+
+async def _backlog_is(signal: Signal, backlog: int) -> bool:
+    return (await signal.read()).backlog == backlog
 
 
 async def test_measuring_reads_indexes_and_never_a_whole_table(world: World) -> None:
