@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from gstd.cli.credentials import load_credentials
+from gstd.cli.worker import Enrolment
 from gstd.protocol.execution import Limits, TaskInput
 from gstd.protocol.jobs import JobRequest
 from gstd.protocol.types import Asset
 from gstd.sdk.client import Client
+from gstd.sdk.device import DeviceClient
+from gstd.worker.identity import load_or_create_key
 from tests.e2e.processes import commands, descendants, gstd, stopping, wait_for
 from tests.servers import until
 from tests.world import MODULE
@@ -167,6 +170,23 @@ async def test_a_stopped_pool_gives_its_tasks_back_and_leaves_nothing_behind(
         )
         assert (await client.job(job.id)).counts.queued == len(ENDLESS)
         await client.cancel_job(job.id)
+
+
+async def test_a_barred_device_is_not_replaced(
+    site: Site, start_pool: Callable[..., Any], tmp_path: Path
+) -> None:
+    place = tmp_path / "pool" / "1"
+    key = load_or_create_key(place / "device.key")
+    async with site.client() as owner, DeviceClient(site.url, key) as client:
+        device = await client.enrol((await owner.new_enrolment_code()).code, "bad")
+        Enrolment.in_home(place).note(device)
+        await owner.revoke_device(device.id)
+        before = len(await owner.devices())
+        process, lines = start_pool("--min", "1", "--max", "1")
+        assert process.wait(30) == 1
+        lines.end()
+        assert lines.looks[-1]["error"]["code"] == "pool_barred"
+        assert len(await owner.devices()) == before
 
 
 def test_a_pool_refuses_what_cannot_be(
