@@ -24,7 +24,7 @@ from gstd.dispatch.autoscale import Pool, workers_for
 from gstd.embedded.process import Command, ManagedProcess, State
 from gstd.embedded.state import StateLock, private_folder
 from gstd.kernel.errors import GstdError
-from gstd.kernel.settings import Policy
+from gstd.kernel.settings import PREFIX, Policy
 from gstd.protocol.autoscale import AutoscaleSignal
 from gstd.sdk.client import Client
 from gstd.sdk.errors import SdkError
@@ -141,10 +141,10 @@ class Workers:
         await asyncio.gather(*(worker.stop() for worker in stopping))
 
     async def _command(self, place: int) -> Command:
-        """The worker's command. It gets a one-time code, once, and nobody's API key."""
+        """The worker's command. Of our own settings it gets none: a one-time code, once, is all."""
         options = self._options
         home = private_folder(options.home / str(place))
-        env = {name: value for name, value in os.environ.items() if name != "GSTD_API_KEY"}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         if not Enrolment.in_home(home).is_done():
             env["GSTD_ENROLMENT_CODE"] = (await self._owner.new_enrolment_code()).code
         return Command(

@@ -194,7 +194,8 @@ SELECT
         WHERE state = 'open' AND made + dropped < task_count AND deadline > $1
     ), 0)::bigint AS backlog,
     coalesce((
-        SELECT sum((task_count - dropped)::bigint * quorum) FROM job WHERE created_at > $2 AND created_at <= $1
+        SELECT sum((task_count - dropped)::bigint * quorum) FROM job
+        WHERE created_at > $2 AND created_at <= $1
     ), 0)::bigint AS arrived,
     (
         SELECT avg(
