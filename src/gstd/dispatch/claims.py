@@ -15,6 +15,7 @@ import msgspec
 
 from gstd.accounts.model import DeviceActor
 from gstd.database.connection import Connection
+from gstd.database.notebook import note_queued
 from gstd.database.sql import load_queries
 from gstd.dispatch.errors import InvalidProofError, OfferExpiredError
 from gstd.kernel.errors import GstdError, Refusal
@@ -104,6 +105,7 @@ async def claim(
         now - timedelta(milliseconds=policy.same_device_after_ms),
         policy.attempt_grace_ms,
     )
+    note_queued(row["task_id"] for row in rows)
     claimed = {(row["device_id"], row["offer_id"]): _claimed(dict(row), policy) for row in rows}
     return [
         claimed.get((one.device.device_id, one.item.offer_id)) or TaskTakenError().refusal()

@@ -11,6 +11,7 @@ import msgspec
 
 from gstd.accounts.judging import Judgement, judge_devices
 from gstd.database.connection import Connection
+from gstd.database.notebook import note_queued
 from gstd.events.service import Event, append
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
@@ -252,7 +253,9 @@ async def blame_devices(
 
 async def admit_delayed(connection: Connection, now: datetime) -> int:
     """Let tasks whose retry delay is over be claimed again; returns how many."""
-    return len(await connection.fetch(store.sql["admit_delayed"], now, ADMITTED_AT_ONCE))
+    rows = await connection.fetch(store.sql["admit_delayed"], now, ADMITTED_AT_ONCE)
+    note_queued(row["id"] for row in rows)
+    return len(rows)
 
 
 async def expire_tasks(connection: Connection, policy: Policy, now: datetime) -> int:

@@ -11,6 +11,7 @@ import msgspec
 from gstd.accounts.model import shard_of
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, to_structs
+from gstd.database.notebook import note_queued
 from gstd.events.service import Event, append
 from gstd.kernel.canonical import digest
 from gstd.kernel.ids import new_id
@@ -249,6 +250,7 @@ async def _make_chunk(
         [task_input.hash() for task_input in inputs],
         now,
     )
+    note_queued(ids)
     await connection.execute(sql["count_made"], job.id, len(ids))
     await ledger.allot(connection, job.id, ids, job.task_lock)
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from gstd.database.connection import Connection, to_structs
+from gstd.database.notebook import note_queued
 from gstd.database.sql import load_queries
 from gstd.kernel.ids import new_id
 from gstd.tasks.model import (
@@ -83,6 +84,7 @@ async def ask_referee(connection: Connection, task_ids: Sequence[UUID], now: dat
 
 async def write_steps(connection: Connection, steps: Mapping[UUID, Step], now: datetime) -> None:
     """Write the new states of tasks in one statement."""
+    note_queued(steps)
     values = list(steps.values())
     results = [step.result for step in values]
     await connection.execute(
