@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gstd.bus.memory import LocalNotes
+from gstd.bus.queue_index import QueueIndex
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -83,6 +84,15 @@ class Bus:
                     await listening
             if client is not None:
                 await client.aclose()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is a Valkey at all, up or not."""
+        return self._client is not None
+
+    def queue_index(self, name: str) -> QueueIndex:
+        """The queue index of the platform with this database."""
+        return QueueIndex(self._try, name)
 
     async def is_up(self) -> bool:
         """Whether Valkey answers now."""
