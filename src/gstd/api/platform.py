@@ -13,6 +13,7 @@ from gstd.api.desk import Desk
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus
 from gstd.database.connection import APP_ROLE, Database
+from gstd.dispatch.indexing import Indexer
 from gstd.dispatch.matchmaker import Matchmaker, challenge_key
 from gstd.dispatch.signal import Signal
 from gstd.events.audit import log_key
@@ -62,6 +63,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
             sandbox = await stack.enter_async_context(
                 Sandbox(settings.state_dir / "cache" / "api", TRIAL_SLOTS)
             )
+            Indexer(database, bus, clock).follow()
             matchmaker = Matchmaker(database, bus, settings.policy, clock, secret)
             await stack.enter_async_context(matchmaker.running())
             blobs = Blobs.open(settings.blobs_url)

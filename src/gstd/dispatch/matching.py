@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -13,6 +12,7 @@ import msgspec
 from gstd.accounts.health import Circuit
 from gstd.accounts.model import DeviceActor
 from gstd.dispatch.balance import RoundRobin
+from gstd.dispatch.needs import TaskClass
 from gstd.dispatch.queue import NOTHING, Candidate, Meeting, Running
 from gstd.protocol.work import Offer, OffersRequest
 
@@ -26,15 +26,33 @@ class Asker(msgspec.Struct, eq=False, kw_only=True):
     device: DeviceActor
     request: OffersRequest
     answer: asyncio.Future[list[Offer]]
-    idle: str = "no task is waiting"
+    waiting: Sequence[TaskClass] = ()
+    """What was ready at the last look, whether it fits or not."""
 
-    def fits(self, candidate: Candidate) -> str | None:
-        """``None`` when the device may run the task, else why not."""
-        if candidate.profile != self.request.profile:
+    has_room: bool = True
+    has_met: bool = False
+    """Whether the last look left out tasks that this account or device has tried."""
+
+    def fits(self, needs: TaskClass) -> str | None:
+        """``None`` when the device may run such tasks, else why not."""
+        if needs.profile != self.request.profile:
             return "need another execution profile"
-        if candidate.limits.memory_bytes > self.request.memory_bytes:
+        if needs.memory_bytes > self.request.memory_bytes:
             return "need more memory"
         return None
+
+    def idle(self) -> str:
+        """Why there is nothing for this device."""
+        if not self.has_room:
+            return "resting: it holds as many tasks as it may, or has failed too often lately"
+        if not self.waiting:
+            return "no task is waiting"
+        reasons = [why for needs in self.waiting if (why := self.fits(needs)) is not None]
+        if self.has_met:
+            reasons.append("were tried by this account or device")
+        elif len(reasons) < len(self.waiting):
+            reasons.append("are shown to other devices")
+        return "tasks are waiting: " + ", ".join(f"some {why}" for why in dict.fromkeys(reasons))
 
     def settle(self, offers: list[Offer]) -> None:
         """Answer, unless the device has its answer or is gone."""
@@ -50,25 +68,23 @@ class Balance:
 
     def match(
         self,
-        candidates: Sequence[Candidate],
+        candidates: Iterable[Candidate],
+        classes: Mapping[int, TaskClass],
         askers: Sequence[Asker],
         barred: set[Meeting],
         room: Mapping[Asker, int],
     ) -> list[tuple[Candidate, Asker]]:
         """Tasks in queue order, each to a fitting device that has room, by weighted turns.
 
-        ``room`` is how many more tasks each device may take. Sets what idle devices are told.
+        ``room`` is how many more tasks each device may take.
         """
         left = dict(room)
         matches: list[tuple[Candidate, Asker]] = []
-        misfits: dict[Asker, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for candidate in candidates:
-            fitting = _fitting(candidate, askers, barred, misfits)
+            fitting = _fitting(candidate, classes[candidate.class_id], askers, barred, left)
             for asker in self._choose(candidate, fitting, left):
                 left[asker] -= 1
                 matches.append((candidate, asker))
-        for asker in askers:
-            asker.idle = _idle_words(len(candidates), misfits[asker], room[asker])
         return matches
 
     def _choose(
@@ -110,33 +126,24 @@ def room_for(
 
 def _fitting(
     candidate: Candidate,
+    needs: TaskClass,
     askers: Sequence[Asker],
     barred: set[Meeting],
-    misfits: dict[Asker, dict[str, int]],
+    left: Mapping[Asker, int],
 ) -> list[Asker]:
-    """Who may run the task; notes why the others may not."""
+    """Who has room and may run the task; notes who may not because it has tried."""
     fitting = []
     for asker in askers:
-        why_not = asker.fits(candidate) or _met_before(candidate, asker, barred)
-        if why_not is None:
-            fitting.append(asker)
+        if left[asker] == 0 or asker.fits(needs) is not None:
+            continue
+        if _met_before(candidate, asker, barred):
+            asker.has_met = True
         else:
-            misfits[asker][why_not] += 1
+            fitting.append(asker)
     return fitting
 
 
-def _met_before(candidate: Candidate, asker: Asker, barred: set[Meeting]) -> str | None:
+def _met_before(candidate: Candidate, asker: Asker, barred: set[Meeting]) -> bool:
     device = asker.device
     keys = {(candidate.task_id, device.account_id), (candidate.task_id, device.device_id)}
-    return "were tried by this account or device" if keys & barred else None
-
-
-def _idle_words(tasks: int, misfits: dict[str, int], room: int) -> str:
-    if room == 0:
-        return "resting: it holds as many tasks as it may, or has failed too often lately"
-    if tasks == 0:
-        return "no task is waiting"
-    if not misfits:
-        return f"{tasks} tasks are waiting, all of them shown to other devices"
-    reasons = ", ".join(f"{count} {why}" for why, count in misfits.items())
-    return f"{tasks} tasks are waiting: {reasons}"
+    return bool(keys & barred)

@@ -1,6 +1,6 @@
 """Offers: one look at the queue for all devices that wait in this process.
 
-Offers write nothing to the database. A soft hold keeps one task from being shown to many devices
+Offers write nothing to the database. A reservation keeps one task from being shown to many devices
 at once; it ends by itself, and losing it costs at most a lost race.
 """
 
@@ -11,19 +11,21 @@ import contextlib
 import hashlib
 import hmac
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from uuid import UUID
 
-import msgspec
 import structlog
 
 from gstd.accounts.model import DeviceActor
 from gstd.bus.bus import Bus, Hint
-from gstd.database.connection import Database
-from gstd.dispatch.matching import Asker, Balance, room_for
-from gstd.dispatch.queue import Candidate, Queue, SqlQueue, met_before, running_on
+from gstd.bus.queue_index import IndexUnavailableError
+from gstd.database.connection import Connection, Database
+from gstd.dispatch.indexing import Indexer
+from gstd.dispatch.matching import Asker, match
+from gstd.dispatch.needs import TaskClass
+from gstd.dispatch.pops import in_turn
+from gstd.dispatch.queue import Candidate, IndexedQueue, Queue, Shown, SqlQueue, met_before
 from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.errors import GstdError
@@ -32,14 +34,18 @@ from gstd.kernel.settings import Policy
 from gstd.proof_of_work.challenge import Challenge
 from gstd.proof_of_work.difficulty import Difficulty, difficulty_for, offer_life_s, solving_time_ms
 from gstd.protocol.work import Offer, OffersRequest, OffersResponse
+from gstd.tasks.order import ms_since_epoch
 
 log = structlog.get_logger()
 
 POLL_S = 1.0
 """How often waiting devices look without a hint: for retries that become due, and lost hints."""
 
-LOOK_AHEAD = 64
-"""Tasks beyond the free slots that one look considers."""
+SERVED_AT_ONCE = 128
+"""Free slots that one look serves; the next one follows at once."""
+
+DEEPEST = 512
+"""How many tasks of each level one look considers before it gives up on who has met them all."""
 
 
 def challenge_key(secret: bytes) -> bytes:
@@ -58,11 +64,12 @@ class Matchmaker:
         self._policy = policy
         self._clock = clock
         self._key = challenge_key(secret)
-        self._queue: Queue = SqlQueue()
-        self._balance = Balance()
+        self._rows = SqlQueue(bus)
+        indexer = Indexer(database, bus, clock)
+        self._index = IndexedQueue(indexer.index, indexer)
         self._askers: list[Asker] = []
         self._news = asyncio.Event()
-        self._shown: dict[UUID, datetime] = {}
+        self._popped = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -92,7 +99,7 @@ class Matchmaker:
         finally:
             if asker in self._askers:
                 self._askers.remove(asker)
-        return OffersResponse(offers=offers, idle=None if offers else asker.idle)
+        return OffersResponse(offers=offers, idle=None if offers else asker.idle())
 
     async def _look_for_ever(self) -> None:
         with self._bus.listener(Hint.QUEUE) as hint:
@@ -112,60 +119,68 @@ class Matchmaker:
                 await _first_of(self._news, hint, POLL_S)
 
     async def _look(self) -> None:
-        """Match everybody who waits against the head of the queue."""
-        askers = list(self._askers)
-        if not askers:
+        """Match everybody who waits against the heads of the queue."""
+        if not self._askers:
             return
-        now = self._clock.now()
+        try:
+            await self._look_into(self._index)
+        except IndexUnavailableError:
+            await self._look_into(self._rows)
+
+    async def _look_into(self, queue: Queue) -> None:
+        askers, now = list(self._askers), self._clock.now()
         async with self._database.connection() as connection:
-            candidates = await self._queue.head(connection, self._depth(askers, now), now)
-            barred = await met_before(
-                connection,
-                [candidate.task_id for candidate in candidates],
-                [asker.device.account_id for asker in askers],
-                now - timedelta(milliseconds=self._policy.same_device_after_ms),
-            )
-            running = await running_on(
-                connection, [asker.device.device_id for asker in askers], self._policy, now
-            )
-        candidates = await self._with_shown(candidates)
-        room = room_for(askers, running, now)
-        chosen = await self._hold(self._balance.match(candidates, askers, barred, room))
+            classes = {needs.id: needs for needs in await queue.classes(connection)}
+            for asker in askers:
+                asker.waiting, asker.has_met = tuple(classes.values()), False
+            matches = await self._matches(connection, queue, classes, askers, now)
+        kept = await queue.reserve([_shown(candidate) for candidate, _ in matches])
+        chosen: dict[Asker, list[Candidate]] = defaultdict(list)
+        for (candidate, asker), is_kept in zip(matches, kept, strict=True):
+            if is_kept:
+                chosen[asker].append(candidate)
+        self._popped += sum(kept)
+        lost = {asker for (_, asker), is_kept in zip(matches, kept, strict=True) if not is_kept}
         for asker in askers:
             offers = [self._offer(asker, candidate, now) for candidate in chosen[asker]]
-            if offers or asker.request.wait_ms == 0:
+            if offers or (asker.request.wait_ms == 0 and asker not in lost):
                 asker.settle(offers)
+        if lost or len(matches) >= SERVED_AT_ONCE:
+            self._news.set()
 
-    def _depth(self, askers: Sequence[Asker], now: datetime) -> int:
-        """How far to look: past everything that this process has shown lately."""
-        self._shown = {task: until for task, until in self._shown.items() if until > now}
-        free = sum(asker.request.free for asker in askers)
-        return LOOK_AHEAD + 2 * free + len(self._shown)
-
-    async def _with_shown(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """What others solve already must not take a slot from what nobody has seen."""
-        shown = await self._bus.held([str(candidate.task_id) for candidate in candidates])
-        return [
-            msgspec.structs.replace(candidate, shown=count)
-            for candidate, count in zip(candidates, shown, strict=True)
+    async def _matches(
+        self,
+        connection: Connection,
+        queue: Queue,
+        classes: Mapping[int, TaskClass],
+        askers: Sequence[Asker],
+        now: datetime,
+    ) -> list[tuple[Candidate, Asker]]:
+        """Who gets what, looking deeper while somebody could be served by what comes later."""
+        fitting = [
+            class_id
+            for class_id, needs in classes.items()
+            if any(asker.fits(needs) is None for asker in askers)
         ]
-
-    async def _hold(
-        self, matches: Sequence[tuple[Candidate, Asker]]
-    ) -> dict[Asker, list[Candidate]]:
-        """The matches whose task was not shown to others meanwhile.
-
-        A hold lasts as long as solving takes, not as long as the offer lives: a device that is
-        gone, or barred meanwhile, keeps a task from others for that short time only.
-        """
-        keys = [(str(candidate.task_id), candidate.wanted) for candidate, _ in matches]
-        times = [solving_time_ms(_difficulty(candidate)) for candidate, _ in matches]
-        held = await self._bus.hold(keys, max(times, default=0))
-        chosen: dict[Asker, list[Candidate]] = defaultdict(list)
-        for (candidate, asker), is_held in zip(matches, held, strict=True):
-            if is_held:
-                chosen[asker].append(candidate)
-        return chosen
+        if not fitting:
+            return []
+        free = sum(asker.request.free for asker in askers)
+        depth = min(free, SERVED_AT_ONCE)
+        failed_since = now - timedelta(milliseconds=self._policy.same_device_after_ms)
+        while True:
+            heads = await queue.heads(connection, fitting, depth, now)
+            barred = await met_before(
+                connection,
+                [task.task_id for task in heads.tasks],
+                [asker.device.account_id for asker in askers],
+                failed_since,
+            )
+            every, now_ms = self._policy.overdue_every, ms_since_epoch(now)
+            in_order = list(in_turn(heads.tasks, self._popped, every, now_ms))
+            matches = match(in_order, classes, askers, barred)
+            if len(matches) >= min(free, SERVED_AT_ONCE) or heads.is_all or depth == DEEPEST:
+                return matches
+            depth = min(4 * depth, DEEPEST)
 
     def _offer(self, asker: Asker, candidate: Candidate, now: datetime) -> Offer:
         difficulty = _difficulty(candidate)
@@ -178,8 +193,6 @@ class Matchmaker:
             count=difficulty.count,
             expires_at=expires_at,
         )
-        held_until = now + timedelta(milliseconds=solving_time_ms(difficulty))
-        self._shown[candidate.task_id] = held_until
         return Offer(
             offer_id=challenge.offer_id,
             task_id=candidate.task_id,
@@ -197,6 +210,14 @@ class Matchmaker:
 
 def _difficulty(candidate: Candidate) -> Difficulty:
     return difficulty_for(candidate.reward, candidate.limits.wall_ms)
+
+
+def _shown(candidate: Candidate) -> Shown:
+    """A reservation lasts as long as solving takes, not as long as the offer lives.
+
+    A device that is gone, or barred meanwhile, keeps a task from others for that short time only.
+    """
+    return Shown(candidate, solving_time_ms(_difficulty(candidate)))
 
 
 async def _first_of(news: asyncio.Event, hint: asyncio.Event, timeout_s: float) -> None:

@@ -1,10 +1,66 @@
+-- name: ready_classes
+-- The classes that have something ready: one probe of the index each, whatever they hold.
+WITH RECURSIVE ready AS (
+    (SELECT class_id FROM task WHERE wanted > 0 AND NOT delayed
+        ORDER BY class_id, order_key, id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT t.class_id FROM task t
+        WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id > r.class_id
+        ORDER BY t.class_id, t.order_key, t.id LIMIT 1
+    )
+    FROM ready r WHERE r.class_id IS NOT NULL
+)
+SELECT class_id FROM ready WHERE class_id IS NOT NULL;
+
+-- name: needs
+SELECT * FROM task_class WHERE id = ANY ($1);
+
+-- name: heads
+-- The first $2 tasks of each level, from the index alone. Of the class whose own first is the n-th
+-- of its level no more than $2 - n + 1 can be among them.
+WITH lane AS (
+    SELECT c.id AS class_id, l.level, l.level << 51 AS low, (l.level + 1) << 51 AS high,
+        row_number() OVER (PARTITION BY l.level ORDER BY first.order_key, c.id) AS place
+    FROM unnest($1::integer[]) AS c (id)
+    CROSS JOIN generate_series(0::bigint, 3::bigint) AS l (level)
+    CROSS JOIN LATERAL (
+        SELECT t.order_key FROM task t
+        WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id = c.id
+            AND t.order_key >= l.level << 51 AND t.order_key < (l.level + 1) << 51
+            AND t.deadline > $3
+        ORDER BY t.order_key, t.id LIMIT 1
+    ) first
+), head AS (
+    SELECT found.id, row_number() OVER (PARTITION BY lane.level ORDER BY found.order_key, found.id) AS turn
+    FROM lane CROSS JOIN LATERAL (
+        SELECT t.id, t.order_key FROM task t
+        WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id = lane.class_id
+            AND t.order_key >= lane.low AND t.order_key < lane.high AND t.deadline > $3
+        ORDER BY t.order_key, t.id LIMIT $2::bigint - lane.place + 1
+    ) found
+    WHERE lane.place <= $2::bigint
+)
+SELECT id FROM head WHERE turn <= $2::bigint;
+
 -- name: candidates
-SELECT t.id AS task_id, t.job_id, t.wanted, j.reward, j.asset,
+SELECT t.id AS task_id, t.job_id, t.class_id, t.order_key, t.wanted, j.reward, j.asset,
     j.module_hash, j.limits, j.profile
 FROM task t JOIN job j ON j.id = t.job_id
-WHERE t.wanted > 0 AND NOT t.delayed AND t.deadline > $1
-ORDER BY t.order_key, t.id
-LIMIT $2;
+WHERE t.id = ANY ($1) AND t.wanted > 0 AND NOT t.delayed AND t.deadline > $2
+ORDER BY t.order_key, t.id;
+
+-- name: places
+-- Where tasks stand in the queue; what is not ready wants nothing.
+SELECT id AS task_id, class_id, order_key,
+    CASE WHEN delayed OR deadline <= $2 THEN 0 ELSE wanted END AS wanted
+FROM task WHERE id = ANY ($1);
+
+-- name: ready_page
+-- What is ready, in the order of the index, after one of them.
+SELECT id AS task_id, class_id, order_key, wanted FROM task
+WHERE wanted > 0 AND NOT delayed AND deadline > $4 AND (class_id, order_key, id) > ($1, $2, $3)
+ORDER BY class_id, order_key, id LIMIT $5;
 
 -- name: earlier_attempts
 -- Accounts that hold or lost these tasks, and devices that failed at them a short while ago.

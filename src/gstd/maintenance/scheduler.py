@@ -19,6 +19,7 @@ import structlog
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus, Hint
 from gstd.database.connection import Connection, Database, DatabaseUnavailableError
+from gstd.dispatch.indexing import Indexer
 from gstd.events import audit
 from gstd.events import service as events
 from gstd.events.incidents import record
@@ -67,6 +68,8 @@ class Scheduler:
         self._clock = clock
         self._key = key
         self._leadership = Leadership(database, clock, policy.leader_lease_ms)
+        self._indexer = Indexer(database, bus, clock)
+        self._leads = False
         self._ticks = 0
 
     async def serve(self) -> None:
@@ -76,6 +79,7 @@ class Scheduler:
                 group.create_task(self._loop("lead", Hint.TASKS, self._lead))
                 group.create_task(self._loop("number", Hint.OUTBOX, self._number))
                 group.create_task(self._loop("seal", None, self.seal_events))
+                group.create_task(self._loop("index", None, self._keep_index))
         finally:
             with contextlib.suppress(DatabaseUnavailableError):
                 await self._leadership.resign()
@@ -100,7 +104,8 @@ class Scheduler:
                     await asyncio.wait_for(hint.wait(), TICK_S)
 
     async def _lead(self) -> None:
-        if await self._leadership.lead() is not None:
+        self._leads = await self._leadership.lead() is not None
+        if self._leads:
             await self.tick()
 
     async def _number(self) -> None:
@@ -108,6 +113,11 @@ class Scheduler:
         await self.number_events()
         worked_s = time.monotonic() - start
         await asyncio.sleep(events.rest_after(worked_s, self._policy.numbering_percent))
+
+    async def _keep_index(self) -> None:
+        """By the leader, beside everything else: a long queue takes seconds."""
+        if self._leads:
+            await self._indexer.keep()
 
     async def number_events(self) -> None:
         """Number what is committed, and tell those who wait for events."""
