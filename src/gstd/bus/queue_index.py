@@ -29,6 +29,9 @@ PUT_AT_ONCE = 500
 
 UUID_BYTES = 16
 
+LAST_KEY = (1 << 53) - 1
+"""No order key is larger: a score holds each exactly."""
+
 
 class IndexUnavailableError(Exception):
     """Valkey does not answer, or the index is not complete. PostgreSQL knows."""

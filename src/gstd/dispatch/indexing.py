@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from gstd.bus.bus import Bus
-from gstd.bus.queue_index import IndexUnavailableError, Place, Span
+from gstd.bus.queue_index import LAST_KEY, IndexUnavailableError, Place, Span
 from gstd.database.connection import Database, to_structs
 from gstd.database.sql import load_queries
 from gstd.kernel.clock import Clock
@@ -29,7 +29,6 @@ RECONCILE_S = 30.0
 REMEMBERED = 100_000
 """Tasks whose hint waits for Valkey to come back."""
 
-LAST_KEY = (1 << 53) - 1
 BEFORE_ALL = Place(UUID(int=0), -1, -1, 0)
 
 
