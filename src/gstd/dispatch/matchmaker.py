@@ -167,6 +167,7 @@ class Matchmaker:
         free = sum(asker.request.free for asker in askers)
         depth = min(free, SERVED_AT_ONCE)
         failed_since = now - timedelta(milliseconds=self._policy.same_device_after_ms)
+        every, now_ms = self._policy.overdue_every, ms_since_epoch(now)
         while True:
             heads = await queue.heads(connection, fitting, depth, now)
             barred = await met_before(
@@ -175,10 +176,11 @@ class Matchmaker:
                 [asker.device.account_id for asker in askers],
                 failed_since,
             )
-            every, now_ms = self._policy.overdue_every, ms_since_epoch(now)
-            in_order = list(in_turn(heads.tasks, self._popped, every, now_ms))
+            # At the last depth an account that has met everything there gets what comes after.
+            cut = heads.cut if depth < DEEPEST else ()
+            in_order = list(in_turn(heads.tasks, self._popped, every, now_ms, cut))
             matches = match(in_order, classes, askers, barred)
-            if len(matches) >= min(free, SERVED_AT_ONCE) or heads.is_all or depth == DEEPEST:
+            if len(matches) >= min(free, SERVED_AT_ONCE) or not cut:
                 return matches
             depth = min(4 * depth, DEEPEST)
 

@@ -32,7 +32,8 @@ WITH lane AS (
         ORDER BY t.order_key, t.id LIMIT 1
     ) first
 ), head AS (
-    SELECT found.id, row_number() OVER (PARTITION BY lane.level ORDER BY found.order_key, found.id) AS turn
+    SELECT found.id, lane.level,
+        row_number() OVER (PARTITION BY lane.level ORDER BY found.order_key, found.id) AS turn
     FROM lane CROSS JOIN LATERAL (
         SELECT t.id, t.order_key FROM task t
         WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id = lane.class_id
@@ -41,7 +42,7 @@ WITH lane AS (
     ) found
     WHERE lane.place <= $2::bigint
 )
-SELECT id FROM head WHERE turn <= $2::bigint;
+SELECT id, level FROM head WHERE turn <= $2::bigint;
 
 -- name: candidates
 SELECT t.id AS task_id, t.job_id, t.class_id, t.order_key, t.wanted, j.reward, j.asset,

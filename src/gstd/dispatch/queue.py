@@ -6,6 +6,7 @@ Both answer the same questions. The index may be gone at any moment: then its ca
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -48,10 +49,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heads(msgspec.Struct, frozen=True):
-    """The first tasks of every priority level, and whether that is all there are."""
+    """The first tasks of every priority level, and the levels of which there are more."""
 
     tasks: list[Candidate]
-    is_all: bool
+    cut: frozenset[int]
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -116,8 +117,9 @@ class SqlQueue:
             [
                 msgspec.structs.replace(task, shown=count)
                 for task, count in zip(tasks, counts, strict=True)
+                if count < task.wanted
             ],
-            is_all=len(rows) < depth,
+            _cut([row["level"] for row in rows], depth),
         )
 
     async def reserve(self, shown: Sequence[Shown]) -> list[bool]:
@@ -152,12 +154,17 @@ class IndexedQueue:
             if not stale:
                 break
             await self._indexer.refresh(stale)
-        return Heads(tasks, is_all=len(units) < depth)
+        return Heads(tasks, _cut([unit.order_key >> LEVEL_SHIFT for unit in units], depth))
 
     async def reserve(self, shown: Sequence[Shown]) -> list[bool]:
         return await self._index.reserve(
             [(one.task.class_id, one.task.task_id, one.ms) for one in shown]
         )
+
+
+def _cut(levels: Sequence[int], depth: int) -> frozenset[int]:
+    """The levels that were read to their full depth."""
+    return frozenset(level for level, count in Counter(levels).items() if count >= depth)
 
 
 class _Free(msgspec.Struct):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -14,7 +15,9 @@ import pytest_asyncio
 
 from gstd.bus.bus import Bus
 from gstd.bus.queue_index import LAST_KEY, Span
+from gstd.database.connection import Connection
 from gstd.database.sql import load_queries
+from gstd.dispatch import claims
 from gstd.dispatch.indexing import Indexer
 from gstd.dispatch.queue import Candidate, IndexedQueue, Queue, SqlQueue
 from gstd.embedded.valkey import EmbeddedValkey
@@ -142,28 +145,25 @@ async def test_hints_follow_every_change_of_a_task(world: World, indexer: Indexe
     await same()
 
 
-async def test_what_is_rolled_back_is_not_told(world: World, indexer: Indexer) -> None:
-    await indexer.rebuild()
+async def test_what_is_rolled_back_is_not_told(world: World) -> None:
     [task] = await world.tasks((await world.job()).id)
     device = await world.device()
     item = world.solved(device, task.id)
-    real = indexer.refresh
     heard: list[set[UUID]] = []
 
     async def hear(tasks: set[UUID]) -> None:
-        heard.append(set(tasks))
-        await real(tasks)
+        heard.append(tasks)
+
+    async def half(connection: Connection) -> None:
+        policy, now = world.policy, world.clock.now()
+        await claims.claim(connection, device.actor, [item], world.pow_key, policy, now)
+        raise LookupError
 
     world.database.tell(hear)
-    claims = world.claim_items
-
-    async def claim_and_fail() -> None:
-        async with world.database.transaction():
-            await claims(device, [item])  # its own transaction, told by itself
-            raise LookupError
-
     with pytest.raises(LookupError):
-        await claim_and_fail()
+        await world.run(half)
+    assert heard == []
+    await world.claim_items(device, [item])
     assert heard == [{task.id}]
 
 
@@ -252,10 +252,8 @@ async def test_heads_are_read_from_the_ready_index_only(
     await admin.close()
 
 
-def _nodes(plan: dict[str, object]) -> list[dict[str, object]]:
-    below = plan.get("Plans", [])
-    assert isinstance(below, list)
-    return [plan, *(node for one in below for node in _nodes(one))]
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for below in plan.get("Plans", []) for node in _nodes(below))]
 
 
 @pytest.mark.parametrize("by_index", [True, False])
@@ -270,9 +268,7 @@ async def test_a_class_that_is_not_asked_for_costs_nothing(
     queue: Queue = IndexedQueue(indexer.index, indexer) if by_index else SqlQueue(bus)
     async with world.database.connection() as connection:
         [small] = [
-            needs.id
-            for needs in await queue.classes(connection)
-            if needs.memory_bytes < 512 << 20
+            needs.id for needs in await queue.classes(connection) if needs.memory_bytes < 512 << 20
         ]
         found = await queue.heads(connection, [small], 1, world.clock.now())
     assert [task.job_id for task in found.tasks] == [job.id]

@@ -59,6 +59,26 @@ def test_the_order_is_that_of_the_rule_read_aloud(
     assert list(in_turn(heads, popped, every, now_ms)) == plain(heads, popped, every, now_ms)
 
 
+@given(HEADS, st.integers(0, 9), st.integers(1, 5), st.integers(1, 6))
+def test_what_is_cut_off_is_never_overtaken(
+    heads: list[Head], popped: int, every: int, depth: int
+) -> None:
+    """Of each level only the first are known: the order is a beginning of the whole order."""
+    known: list[Head] = []
+    cut = set()
+    for level in range(4):
+        of_level = sorted(
+            (one for one in heads if one.level == level),
+            key=lambda one: (one.order_key, one.task_id),
+        )
+        known += of_level[:depth]
+        if len(of_level) > depth:
+            cut.add(level)
+    found = list(in_turn(known, popped, every, 20, cut))
+    assert found == plain(heads, popped, every, 20)[: len(found)]
+    assert len(found) >= min(depth, len(heads))
+
+
 def test_the_most_overdue_of_any_level_comes_every_fourth_time() -> None:
     flood = [head(0, 100 + place, place) for place in range(8)]
     low = head(3, 50, 99)
