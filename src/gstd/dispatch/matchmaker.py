@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import hmac
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 
@@ -22,10 +23,19 @@ from gstd.bus.bus import Bus, Hint
 from gstd.bus.queue_index import IndexUnavailableError
 from gstd.database.connection import Connection, Database
 from gstd.dispatch.indexing import Indexer
-from gstd.dispatch.matching import Asker, match
+from gstd.dispatch.matching import Asker, Balance, room_for
 from gstd.dispatch.needs import TaskClass
 from gstd.dispatch.pops import in_turn
-from gstd.dispatch.queue import Candidate, IndexedQueue, Queue, Shown, SqlQueue, met_before
+from gstd.dispatch.queue import (
+    Candidate,
+    IndexedQueue,
+    Meeting,
+    Queue,
+    Shown,
+    SqlQueue,
+    met_before,
+    running_on,
+)
 from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.errors import GstdError
@@ -67,6 +77,7 @@ class Matchmaker:
         self._rows = SqlQueue(bus)
         indexer = Indexer(database, bus, clock)
         self._index = IndexedQueue(indexer.index, indexer)
+        self._balance = Balance()
         self._askers: list[Asker] = []
         self._news = asyncio.Event()
         self._popped = 0
@@ -131,16 +142,22 @@ class Matchmaker:
         askers, now = list(self._askers), self._clock.now()
         async with self._database.connection() as connection:
             classes = {needs.id: needs for needs in await queue.classes(connection)}
+            devices = [asker.device.device_id for asker in askers]
+            running = await running_on(connection, devices, self._policy, now)
+            room = room_for(askers, running, now)
             for asker in askers:
                 asker.waiting, asker.has_met = tuple(classes.values()), False
-            matches = await self._matches(connection, queue, classes, askers, now)
+                asker.has_room = room[asker] > 0
+            matches = await self._matches(connection, queue, classes, room, now)
         kept = await queue.reserve([_shown(candidate) for candidate, _ in matches])
+        self._popped += sum(kept)
         chosen: dict[Asker, list[Candidate]] = defaultdict(list)
+        lost: set[Asker] = set()
         for (candidate, asker), is_kept in zip(matches, kept, strict=True):
             if is_kept:
                 chosen[asker].append(candidate)
-        self._popped += sum(kept)
-        lost = {asker for (_, asker), is_kept in zip(matches, kept, strict=True) if not is_kept}
+            else:
+                lost.add(asker)
         for asker in askers:
             offers = [self._offer(asker, candidate, now) for candidate in chosen[asker]]
             if offers or (asker.request.wait_ms == 0 and asker not in lost):
@@ -153,36 +170,50 @@ class Matchmaker:
         connection: Connection,
         queue: Queue,
         classes: Mapping[int, TaskClass],
-        askers: Sequence[Asker],
+        room: Mapping[Asker, int],
         now: datetime,
     ) -> list[tuple[Candidate, Asker]]:
         """Who gets what, looking deeper while somebody could be served by what comes later."""
+        left = {asker: places for asker, places in room.items() if places}
         fitting = [
             class_id
             for class_id, needs in classes.items()
-            if any(asker.fits(needs) is None for asker in askers)
+            if any(asker.fits(needs) is None for asker in left)
         ]
-        if not fitting:
-            return []
-        free = sum(asker.request.free for asker in askers)
-        depth = min(free, SERVED_AT_ONCE)
-        failed_since = now - timedelta(milliseconds=self._policy.same_device_after_ms)
-        every, now_ms = self._policy.overdue_every, ms_since_epoch(now)
-        while True:
+        matches: list[tuple[Candidate, Asker]] = []
+        seen: set[UUID] = set()
+        served = depth = min(sum(left.values()), SERVED_AT_ONCE)
+        while fitting and len(matches) < served:
             heads = await queue.heads(connection, fitting, depth, now)
-            barred = await met_before(
-                connection,
-                [task.task_id for task in heads.tasks],
-                [asker.device.account_id for asker in askers],
-                failed_since,
-            )
             # At the last depth an account that has met everything there gets what comes after.
             cut = heads.cut if depth < DEEPEST else ()
-            in_order = list(in_turn(heads.tasks, self._popped, every, now_ms, cut))
-            matches = match(in_order, classes, askers, barred)
-            if len(matches) >= min(free, SERVED_AT_ONCE) or not cut:
-                return matches
+            fresh = [task for task in heads.tasks if task.task_id not in seen]
+            popped, every = self._popped + len(matches), self._policy.overdue_every
+            in_order = list(in_turn(fresh, popped, every, ms_since_epoch(now), cut))
+            barred = await self._barred(connection, in_order, left, now)
+            more = self._balance.match(in_order, classes, list(left), barred, left)
+            matches += more
+            for _, asker in more:
+                left[asker] -= 1
+            if not cut:
+                break
+            seen |= {task.task_id for task in in_order}
             depth = min(4 * depth, DEEPEST)
+        return matches
+
+    async def _barred(
+        self,
+        connection: Connection,
+        tasks: Sequence[Candidate],
+        askers: Iterable[Asker],
+        now: datetime,
+    ) -> set[Meeting]:
+        return await met_before(
+            connection,
+            [task.task_id for task in tasks],
+            [asker.device.account_id for asker in askers],
+            now - timedelta(milliseconds=self._policy.same_device_after_ms),
+        )
 
     def _offer(self, asker: Asker, candidate: Candidate, now: datetime) -> Offer:
         difficulty = _difficulty(candidate)

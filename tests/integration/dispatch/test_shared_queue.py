@@ -162,11 +162,12 @@ async def test_a_long_head_of_tasks_that_an_account_holds_delays_it_not(
         await site.indexer()
     maker = await site.process()
     quorum = await world.job(tasks=20, tier=Tier.QUORUM, priority=Priority.HIGH)
-    device = await world.device()
-    await world.claim_all(device, [task.id for task in await world.tasks(quorum.id)])
+    account = await world.account(Role.WORKER)
+    holder, sibling = await world.device(account), await world.device(account)
+    await world.claim_all(holder, [task.id for task in await world.tasks(quorum.id)])
     plain = await world.job(priority=Priority.HIGH)
     await world.job(priority=Priority.LOW)
-    [offer] = await ask(maker, device)
+    [offer] = await ask(maker, sibling)
     assert offer.job_id == plain.id
 
 
@@ -195,8 +196,8 @@ async def test_a_lost_index_loses_no_task_and_heals(site: Site) -> None:
     total = 0
 
     async def work(maker: Matchmaker) -> None:
-        device = await world.device()
         while True:
+            device = await world.device()  # what it holds counts against its quota
             offers = await ask(maker, device, free=4, wait_ms=300)
             outcomes = await world.claim_all(device, [offer.task_id for offer in offers])
             claimed.extend(one.task_id for one in outcomes if isinstance(one, Claimed))

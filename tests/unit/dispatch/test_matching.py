@@ -9,6 +9,7 @@ from uuid import UUID
 
 from gstd.accounts.model import DeviceActor
 from gstd.dispatch.matching import MANY, Asker, Balance, room_for
+from gstd.dispatch.needs import TaskClass
 from gstd.dispatch.queue import Candidate, Running
 from gstd.kernel.ids import new_id
 from gstd.protocol.execution import Limits
@@ -41,10 +42,28 @@ def asker(
     )
 
 
+CLASSES = {
+    1: TaskClass(
+        id=1,
+        profile=PROFILE,
+        module_hash=bytes(32),
+        memory_bytes=1,
+        fuel=1,
+        wall_ms=1,
+        min_trust=0,
+        reward=1,
+        asset=Asset.TEST,
+        pool_id=None,
+    )
+}
+
+
 def candidate(wanted: int = 1, shown: int = 0) -> Candidate:
     return Candidate(
         task_id=new_id(),
         job_id=new_id(),
+        class_id=1,
+        order_key=0,
         wanted=wanted,
         shown=shown,
         reward=1,
@@ -60,7 +79,7 @@ def test_tasks_are_shared_by_trust_over_many_looks() -> None:
     balance, won = Balance(), Counter[int]()
     for _ in range(3_000):
         room = dict.fromkeys(devices, 1)
-        for _, winner in balance.match([candidate()], devices, set(), room):
+        for _, winner in balance.match([candidate()], CLASSES, devices, set(), room):
             won[winner.device.trust] += 1
     assert won == {900: 1_500, 600: 1_000, 300: 500}
 
@@ -68,14 +87,18 @@ def test_tasks_are_shared_by_trust_over_many_looks() -> None:
 def test_nobody_gets_more_than_its_room() -> None:
     small, large = asker(trust=1000, free=2), asker(trust=100, free=50)
     room = room_for([small, large], {}, NOW)
-    matches = Balance().match([candidate() for _ in range(100)], [small, large], set(), room)
+    matches = Balance().match(
+        [candidate() for _ in range(100)], CLASSES, [small, large], set(), room
+    )
     assert Counter(winner is small for _, winner in matches) == {True: 2, False: 50}
 
 
 def test_a_quorum_goes_to_different_accounts() -> None:
     account = new_id()
     devices = [asker(account=account), asker(account=account), asker()]
-    matches = Balance().match([candidate(wanted=3)], devices, set(), dict.fromkeys(devices, 1))
+    matches = Balance().match(
+        [candidate(wanted=3)], CLASSES, devices, set(), dict.fromkeys(devices, 1)
+    )
     assert sorted(winner.device.account_id for _, winner in matches) == sorted(
         {account, devices[2].device.account_id}
     )
@@ -83,7 +106,7 @@ def test_a_quorum_goes_to_different_accounts() -> None:
 
 def test_what_others_solve_already_is_not_shown_again() -> None:
     device = asker()
-    assert Balance().match([candidate(shown=1)], [device], set(), {device: 1}) == []
+    assert Balance().match([candidate(shown=1)], CLASSES, [device], set(), {device: 1}) == []
 
 
 def test_a_silent_device_has_no_room_and_a_busy_one_only_its_rest() -> None:
