@@ -54,6 +54,13 @@ class Unit(msgspec.Struct, frozen=True):
     order_key: int
 
 
+class Lane(msgspec.Struct, frozen=True):
+    """The first units of a class in one priority level; ``is_cut`` when there may be more."""
+
+    units: list[Unit]
+    is_cut: bool
+
+
 class Span(msgspec.Struct, frozen=True):
     """A part of a class: both keys are in it."""
 
@@ -86,13 +93,21 @@ class QueueIndex:
         found = self._complete(await self._run(scripts.CLASSES))
         return {int(name) for name in found}
 
-    async def heads(self, classes: Iterable[int], depth: int) -> list[Unit]:
-        """At least the first ``depth`` free units of each priority level in these classes."""
+    async def heads(self, classes: Iterable[int], depth: int) -> list[Lane]:
+        """The first free units of each class in each priority level, as far as they may count.
+
+        At least one for each that may have one among the first ``depth`` of the level.
+        """
         found = self._complete(await self._run(scripts.HEADS, depth, *classes))
         return [
-            _unit(name, score, int(class_id))
-            for class_id, flat in found
-            for name, score in zip(flat[::2], flat[1::2], strict=True)
+            Lane(
+                [
+                    _unit(name, score, int(class_id))
+                    for name, score in zip(flat[::2], flat[1::2], strict=True)
+                ],
+                is_cut=len(flat) == 2 * most,
+            )
+            for class_id, most, flat in found
         ]
 
     async def reserve(self, tasks: Sequence[tuple[int, UUID, int]]) -> list[bool]:

@@ -129,26 +129,26 @@ return true
 """
 )
 
-# Of the class whose head is the n-th of its level no more than depth - n units can come in the
-# first `depth` of the level.
+# Of the class whose head is the n-th of its level no more than depth - n + 1 units can come in the
+# first `depth` of the level. Where many classes share a level, each gives a part of that at first.
 HEADS = (
     _BASICS
     + _ONLY_COMPLETE
     + """
 give_back()
-local asked = {}
+local depth, asked, found = tonumber(ARGV[2]), {}, {}
 for i = 3, #ARGV do asked[ARGV[i]] = true end
-local found = {}
 for level = 0, 3 do
   local low, high = bounds(level)
-  local left = tonumber(ARGV[2])
+  local lanes = {}
   for _, id in ipairs(redis.call('ZRANGE', base .. 'heads:' .. level, 0, -1)) do
-    if left == 0 then break end
-    if asked[id] then
-      found[#found + 1] = {id, redis.call(
-        'ZRANGEBYSCORE', class(id), low, high, 'WITHSCORES', 'LIMIT', 0, left)}
-      left = left - 1
-    end
+    if #lanes == depth then break end
+    if asked[id] then lanes[#lanes + 1] = id end
+  end
+  for place, id in ipairs(lanes) do
+    local most = math.min(depth - place + 1, 2 + math.floor(2 * depth / #lanes))
+    found[#found + 1] = {id, most, redis.call(
+      'ZRANGEBYSCORE', class(id), low, high, 'WITHSCORES', 'LIMIT', 0, most)}
   end
 end
 return found

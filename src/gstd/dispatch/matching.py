@@ -81,6 +81,8 @@ class Balance:
         left = dict(room)
         matches: list[tuple[Candidate, Asker]] = []
         for candidate in candidates:
+            if not any(left.values()):
+                break
             fitting = _fitting(candidate, classes[candidate.class_id], askers, barred, left)
             for asker in self._choose(candidate, fitting, left):
                 left[asker] -= 1

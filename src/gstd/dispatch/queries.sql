@@ -17,11 +17,11 @@ SELECT class_id FROM ready WHERE class_id IS NOT NULL;
 SELECT * FROM task_class WHERE id = ANY ($1);
 
 -- name: heads
--- The first $2 tasks of each level, from the index alone. Of the class whose own first is the n-th
--- of its level no more than $2 - n + 1 can be among them.
-WITH lane AS (
-    SELECT c.id AS class_id, l.level, l.level << 51 AS low, (l.level + 1) << 51 AS high,
-        row_number() OVER (PARTITION BY l.level ORDER BY first.order_key, c.id) AS place
+-- The first tasks of each class in each level, as far as they may count among the first $2 of the
+-- level, from the index alone. Of the class whose own first is the n-th no more than $2 - n + 1 can;
+-- where many classes share a level, each gives a part of that at first.
+WITH first AS (
+    SELECT c.id AS class_id, l.level, found.order_key
     FROM unnest($1::integer[]) AS c (id)
     CROSS JOIN generate_series(0::bigint, 3::bigint) AS l (level)
     CROSS JOIN LATERAL (
@@ -30,19 +30,24 @@ WITH lane AS (
             AND t.order_key >= l.level << 51 AND t.order_key < (l.level + 1) << 51
             AND t.deadline > $3
         ORDER BY t.order_key, t.id LIMIT 1
-    ) first
-), head AS (
-    SELECT found.id, lane.level,
-        row_number() OVER (PARTITION BY lane.level ORDER BY found.order_key, found.id) AS turn
-    FROM lane CROSS JOIN LATERAL (
-        SELECT t.id, t.order_key FROM task t
-        WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id = lane.class_id
-            AND t.order_key >= lane.low AND t.order_key < lane.high AND t.deadline > $3
-        ORDER BY t.order_key, t.id LIMIT $2::bigint - lane.place + 1
     ) found
-    WHERE lane.place <= $2::bigint
+), placed AS (
+    SELECT class_id, level, row_number() OVER (PARTITION BY level ORDER BY order_key, class_id) AS place,
+        least(count(*) OVER (PARTITION BY level), $2::bigint) AS lanes
+    FROM first
+), lane AS (
+    SELECT class_id, level, least($2::bigint - place + 1, 2 + 2 * $2::bigint / lanes) AS most
+    FROM placed WHERE place <= $2::bigint
 )
-SELECT id, level FROM head WHERE turn <= $2::bigint;
+SELECT lane.class_id, lane.level, lane.most, head.id AS task_id, head.order_key
+FROM lane CROSS JOIN LATERAL (
+    SELECT t.id, t.order_key FROM task t
+    WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id = lane.class_id
+        AND t.order_key >= lane.level << 51 AND t.order_key < (lane.level + 1) << 51
+        AND t.deadline > $3
+    ORDER BY t.order_key, t.id LIMIT lane.most
+) head
+ORDER BY lane.level, lane.class_id, head.order_key, head.id;
 
 -- name: candidates
 SELECT t.id AS task_id, t.job_id, t.class_id, t.order_key, t.wanted, j.reward, j.asset,

@@ -6,21 +6,21 @@ Both answer the same questions. The index may be gone at any moment: then its ca
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
 from gstd.bus.bus import Bus
-from gstd.bus.queue_index import QueueIndex, Unit
-from gstd.database.connection import Connection, to_structs
+from gstd.bus.queue_index import Lane, QueueIndex, Unit
+from gstd.database.connection import Connection, Row, to_structs
 from gstd.database.sql import load_queries
 from gstd.dispatch.indexing import Indexer
 from gstd.dispatch.needs import TaskClass
-from gstd.dispatch.pops import LEVELS
 from gstd.kernel.settings import Policy
 from gstd.protocol.execution import Limits
 from gstd.protocol.types import Asset
@@ -111,7 +111,8 @@ class SqlQueue:
         self, connection: Connection, classes: Collection[int], depth: int, now: datetime
     ) -> Heads:
         rows = await connection.fetch(_sql["heads"], list(classes), depth, now)
-        tasks = await _candidates(connection, [row["id"] for row in rows], now)
+        free, cut = first_of_each_level(_lanes(rows), depth)
+        tasks = await _candidates(connection, list(free), now)
         counts = await self._bus.held([str(task.task_id) for task in tasks])
         return Heads(
             [
@@ -119,7 +120,7 @@ class SqlQueue:
                 for task, count in zip(tasks, counts, strict=True)
                 if count < task.wanted
             ],
-            _cut([row["level"] for row in rows], depth),
+            cut,
         )
 
     async def reserve(self, shown: Sequence[Shown]) -> list[bool]:
@@ -142,8 +143,7 @@ class IndexedQueue:
         self, connection: Connection, classes: Collection[int], depth: int, now: datetime
     ) -> Heads:
         for _ in range(STALE_ROUNDS):
-            units = await self._index.heads(classes, depth)
-            free = _first_of_each_level(units, depth)
+            free, cut = first_of_each_level(await self._index.heads(classes, depth), depth)
             rows = await _candidates(connection, list(free), now)
             tasks = [
                 msgspec.structs.replace(row, wanted=min(row.wanted, free[row.task_id].count))
@@ -154,7 +154,7 @@ class IndexedQueue:
             if not stale:
                 break
             await self._indexer.refresh(stale)
-        return Heads(tasks, _cut([unit.order_key >> LEVEL_SHIFT for unit in units], depth))
+        return Heads(tasks, cut)
 
     async def reserve(self, shown: Sequence[Shown]) -> list[bool]:
         return await self._index.reserve(
@@ -162,26 +162,47 @@ class IndexedQueue:
         )
 
 
-def _cut(levels: Sequence[int], depth: int) -> frozenset[int]:
-    """The levels that were read to their full depth."""
-    return frozenset(level for level, count in Counter(levels).items() if count >= depth)
+class Free(msgspec.Struct):
+    """The place of a task, and how many units it has there."""
 
-
-class _Free(msgspec.Struct):
     order_key: int
     count: int = 0
 
 
-def _first_of_each_level(units: Sequence[Unit], depth: int) -> dict[UUID, _Free]:
-    """The tasks of the first units of each level, and how many units each has there."""
-    free: dict[UUID, _Free] = {}
-    left = [depth] * LEVELS
-    for unit in sorted(units, key=lambda unit: (unit.order_key, unit.task_id)):
-        level = unit.order_key >> LEVEL_SHIFT
-        if left[level] > 0:
-            left[level] -= 1
-            free.setdefault(unit.task_id, _Free(unit.order_key)).count += 1
-    return free
+def first_of_each_level(
+    lanes: Iterable[Lane], depth: int
+) -> tuple[dict[UUID, Free], frozenset[int]]:
+    """The tasks of the first ``depth`` units of each level, and the levels of which there are more.
+
+    A lane that is cut says nothing of what comes after its last unit, so there the level ends.
+    """
+    levels: dict[int, list[Unit]] = defaultdict(list)
+    ends: dict[int, int] = {}
+    for lane in lanes:
+        level = lane.units[0].order_key >> LEVEL_SHIFT if lane.units else 0
+        levels[level] += lane.units
+        if lane.is_cut:
+            last = lane.units[-1].order_key
+            ends[level] = min(last, ends.get(level, last))
+    free: dict[UUID, Free] = {}
+    for level, units in levels.items():
+        units.sort(key=lambda unit: (unit.order_key, unit.task_id))
+        for unit in units[:depth]:
+            if unit.order_key <= ends.get(level, unit.order_key):
+                free.setdefault(unit.task_id, Free(unit.order_key)).count += 1
+    full = {level for level, units in levels.items() if len(units) >= depth}
+    return free, frozenset(full | set(ends))
+
+
+def _lanes(rows: Iterable[Row]) -> list[Lane]:
+    """Rows of ``heads`` by class and level."""
+    lanes = []
+    facts = [dict(row.items()) for row in rows]
+    for _, group in groupby(facts, key=lambda row: (row["level"], row["class_id"])):
+        some = list(group)
+        units = [Unit(row["task_id"], row["class_id"], row["order_key"]) for row in some]
+        lanes.append(Lane(units, is_cut=len(units) == some[0]["most"]))
+    return lanes
 
 
 async def _candidates(
