@@ -71,7 +71,7 @@ async def test_a_device_that_must_wait_does_not_stand_before_its_sibling(world: 
     faulty = await world.device()
     sibling = await world.device(faulty.actor.account_id)
     await world.release(faulty, await world.claim(faulty, task.id))
-    world.clock.advance(seconds=1)
+    world.clock.advance(seconds=1.2)
     items = [(device, world.solved(device, task.id)) for device in (faulty, sibling)]
     assert codes(await world.claim_together(items)) == ["task_taken", "Claimed"]
 

@@ -156,7 +156,8 @@ async def test_what_is_rolled_back_is_not_told(world: World) -> None:
 
     async def half(connection: Connection) -> None:
         policy, now = world.policy, world.clock.now()
-        await claims.claim(connection, device.actor, [item], world.pow_key, policy, now)
+        proven = claims.Proven(device.actor, item)
+        await claims.claim(connection, [proven], policy, now)
         raise LookupError
 
     world.database.tell(hear)
