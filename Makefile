@@ -34,7 +34,8 @@ check: .venv/dev ## format, lint, types, import rules
 fix: .venv/dev ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-bench: .venv/dev ## measure: start to first paid task, SQL statements, claims per second
+bench: .venv/dev ## measure: statements, ledger, tasks per second, the queue's latency, the start
+	@$(MAKE) --no-print-directory bench-peers || echo "measuring without the peers" >&2
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 bench-peers: .venv-peers/done ## install the task queues that the measurements compare with
@@ -118,7 +119,8 @@ endef
 .venv-peers/done: benchmarks/requirements-peers.lock | .venv/bin/python
 	@echo "installing the peers of the measurements"
 	@$(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
+	@.venv-peers/bin/python -m pip --quiet --disable-pip-version-check \
+		install --require-hashes -r $<
 	@touch $@
 
 .venv/bin/hledger: export SCRIPT := $(FETCH_HLEDGER)

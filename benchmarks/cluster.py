@@ -117,5 +117,3 @@ async def cluster() -> AsyncIterator[Cluster]:
                 stack.push_async_callback(server.stop)
                 await server.start()
             yield Cluster(state, postgres, valkey, stack)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -22,6 +23,8 @@ from gstd.sdk.transport import PREFIX, BearerKey, Credential, DeviceSignature
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
+IDLE_S = 3.0
+"""Shorter than the time after which the server closes what is idle."""
 
 
 class AnswerError(Exception):
@@ -51,6 +54,7 @@ class Wire:
 
     async def _open(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(HOST, self._port)
+        self._used_at = time.monotonic()
 
     async def __aexit__(
         self,
@@ -80,11 +84,12 @@ class Wire:
             **more,
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        if self._reader.at_eof():  # the server closes what is idle
+        if time.monotonic() - self._used_at > IDLE_S:
             self._writer.close()
             await self._open()
         self._writer.write(f"POST {target} HTTP/1.1\r\n{lines}\r\n".encode() + body)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        self._used_at = time.monotonic()
         status = int(head.split(" ", 2)[1])
         length = int(head.partition("content-length:")[2].partition("\r\n")[0])
         answer = await self._reader.readexactly(length)

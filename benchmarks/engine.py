@@ -40,18 +40,22 @@ from gstd.protocol.execution import TaskInput
 from gstd.protocol.jobs import InputRange, JobRequest, JobView
 from gstd.protocol.types import Role
 from gstd.protocol.work import Claimed, ClaimItem, SubmitItem, Submitted
+from tests.servers import until
 from tests.world import Device, outcome
 
 ROUNDS = 2
 WINDOW_S = 2.0
+WARM_UP_S = 0.7
+"""In which connections open and learn their statements."""
+
 DEVICES = 8
 BATCHES = (1, 16, 64)
 GOALS_MS = {1: 10.0, 64: 3.0}
 RATIO_GOAL = 1.0
 """At least the jobs per second of Celery."""
 
-ROOM = {1: 300, 16: 700, 64: 1_400}
-"""More tasks per second than each batch size will do, so that a window does not run dry."""
+ROOM = {1: 500, 16: 1_500, 64: 2_000}
+"""Tasks made per second of load. A window ends early when a device has done its share."""
 
 CREDITS = 10**17
 PROOFS_LIVE_S = 900
@@ -145,8 +149,11 @@ class Throughput:
         self.signing_s = 0.0
         """What devices computed inside this process."""
 
+        self.session: asyncpg.Connection[asyncpg.Record]
+
     async def prepare(self) -> None:
         """Devices, money, and one run by the referee that all results are compared with."""
+        self.session = await self.servers.owner(self.world)
         self.owner = await self.world.account(Role.REQUESTER, credits=CREDITS)
         self.devices = [await self.world.device() for _ in range(DEVICES)]
         [task] = await self.tasks(1)
@@ -168,7 +175,7 @@ class Throughput:
     ) -> None:
         """Keep all devices busy for a moment."""
         self.world.to_present()
-        room = int(ROOM[batch] * WINDOW_S)
+        room = int(ROOM[batch] * (WARM_UP_S + WINDOW_S))
         tasks = await self.tasks(max(room, DEVICES * batch))
         loads = [
             deque(
@@ -180,15 +187,12 @@ class Throughput:
             )
             for place, device in enumerate(self.devices)
         ]
+        await self.session.execute("VACUUM ANALYZE")
         self.world.to_present()
+        await self._together(cycle, loads, WARM_UP_S, samples)
         before = self._cpu(python)
         start = time.perf_counter()
-        done = await asyncio.gather(
-            *(
-                self._busy(cycle, device, load, start + WINDOW_S, samples)
-                for device, load in zip(self.devices, loads, strict=True)
-            )
-        )
+        done = await self._together(cycle, loads, WINDOW_S, samples)
         took = time.perf_counter() - start
         after = self._cpu(python)
         count = sum(done)
@@ -199,29 +203,35 @@ class Throughput:
         samples.postgres.append(1000 * (after.postgres - before.postgres) / count)
         samples.valkey.append(1000 * (after.valkey - before.valkey) / count)
 
+    async def _together(
+        self, cycle: Cycle, loads: Sequence[deque[list[ClaimItem]]], for_s: float, samples: Samples
+    ) -> list[int]:
+        end = time.perf_counter() + for_s
+        return await asyncio.gather(
+            *(self._busy(cycle, place, loads, end, samples) for place in range(len(self.devices)))
+        )
+
     async def _busy(
         self,
         cycle: Cycle,
-        device: Device,
-        load: deque[list[ClaimItem]],
+        place: int,
+        loads: Sequence[deque[list[ClaimItem]]],
         end: float,
         samples: Samples,
     ) -> int:
         done = 0
-        while load and time.perf_counter() < end:
-            items = load.popleft()
+        while all(loads) and time.perf_counter() < end:
+            items = loads[place].popleft()
             try:
-                accepted = await cycle(device, items)
-            except (AnswerError, OSError):
+                accepted = await cycle(self.devices[place], items)
+            except (AnswerError, OSError, EOFError):
                 accepted = 0
             samples.failed += len(items) - accepted
             done += accepted
         return done
 
     def _cpu(self, python: Callable[[], float]) -> Cpu:
-        return Cpu(
-            python(), cpu_s(self.servers.postgres.pid), cpu_s(self.servers.valkey.pid)
-        )
+        return Cpu(python(), cpu_s(self.servers.postgres.pid), cpu_s(self.servers.valkey.pid))
 
     def own_cpu(self) -> float:
         """Of this process, without what devices do in it."""
@@ -316,9 +326,12 @@ async def rates(servers: Cluster) -> list[Rate]:
 
 async def _numbered(world: BenchWorld) -> None:
     """Wait until the scheduler has caught up."""
-    async with world.database.connection() as connection, asyncio.timeout(60):
-        while await connection.fetchval("SELECT EXISTS (SELECT FROM event_outbox)"):
-            await asyncio.sleep(0.2)
+
+    async def is_numbered() -> bool:
+        async with world.database.connection() as connection:
+            return not await connection.fetchval("SELECT EXISTS (SELECT FROM event_outbox)")
+
+    await until(is_numbered, within_s=60)
 
 
 def _rate(name: str, batch: int, samples: Samples) -> Rate:
@@ -374,7 +387,9 @@ WHERE t.job_id = $1
 """
 
 
-async def fill(session: asyncpg.Connection[asyncpg.Record], job: UUID, first: int, last: int) -> None:
+async def fill(
+    session: asyncpg.Connection[asyncpg.Record], job: UUID, first: int, last: int
+) -> None:
     """Queue rows with these numbers, spread over 1000 jobs, copied from the one task of ``job``."""
     if first == 1:
         await session.execute(_CLASSES, CLASSES - 1)
@@ -383,9 +398,7 @@ async def fill(session: asyncpg.Connection[asyncpg.Record], job: UUID, first: in
     await session.execute("VACUUM ANALYZE")
 
 
-async def look(
-    connection: Connection, world: BenchWorld, devices: Sequence[Device]
-) -> list[UUID]:
+async def look(connection: Connection, world: BenchWorld, devices: Sequence[Device]) -> list[UUID]:
     """What the matchmaker reads for so many waiting devices with one free slot each."""
     now = world.clock.now()
     head = await SqlQueue().head(connection, LOOK_AHEAD + 2 * len(devices), now)
@@ -510,9 +523,7 @@ class QueueBySize:
             times.append(time.perf_counter() - start)
         self._note(step, size, times[2:], goal_ms)
 
-    def _note(
-        self, step: str, size: int, times: list[float], goal_ms: float | None = None
-    ) -> None:
+    def _note(self, step: str, size: int, times: list[float], goal_ms: float | None = None) -> None:
         p50 = 1000 * median(times)
         base = next((item.p50_ms for item in self.found if item.step == step), p50)
         self.found.append(

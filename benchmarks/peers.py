@@ -25,7 +25,8 @@ from gstd.embedded.postgres import EmbeddedPostgres
 from gstd.embedded.valkey import EmbeddedValkey
 
 ROOT = Path(__file__).parents[1]
-PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+HOME = ROOT / ".venv-peers"
+PYTHON = HOME / "bin" / "python"
 SCRIPT = Path(__file__).with_name("peer.py")
 DATABASE = "peers"
 WITHIN_S = 30.0
@@ -91,7 +92,7 @@ class _Sample:
 
 async def measure(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> list[Peer]:
     """Every peer, in several short rounds that run all of them one after another."""
-    if not PYTHON.exists():
+    if not (HOME / "done").exists():
         return [_failed(system, "not installed: make bench-peers") for system in SYSTEMS]
     await _make_database(postgres)
     samples: dict[str, list[_Sample]] = {system.name: [] for system in SYSTEMS}

@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from benchmarks import coalescing, ledger, startup, starvation, statements
+from benchmarks import coalescing, engine, ledger, startup, starvation, statements
 from gstd.cli.output import out, table
 
 
@@ -16,6 +16,7 @@ async def main() -> None:
     counts = await statements.measure()
     together = await coalescing.measure()
     transfers = await ledger.measure()
+    work = await engine.measure()
     start = await startup.measure()
     waits = starvation.measure()
     if "--json" in sys.argv:
@@ -23,6 +24,7 @@ async def main() -> None:
             "statements": counts,
             "coalescing": together,
             "ledger": transfers,
+            "engine": work,
             "startup": start,
             "waits": waits,
         }
@@ -34,6 +36,7 @@ async def main() -> None:
     out.print(rows)
     coalescing.show(together)
     ledger.show(transfers)
+    engine.show(work)
     starvation.show(waits)
     seconds = table("Seconds from the command", "", "#s")
     seconds.add_row("empty state folder to ready", str(start.cold_ready_s))
