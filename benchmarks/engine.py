@@ -31,6 +31,7 @@ from gstd.cli.output import out, table
 from gstd.database.connection import Connection
 from gstd.dispatch.matchmaker import LOOK_AHEAD
 from gstd.dispatch.queue import SqlQueue, met_before
+from gstd.embedded.process import ManagedProcess
 from gstd.kernel.ids import new_id
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
@@ -43,10 +44,11 @@ from gstd.protocol.work import Claimed, ClaimItem, SubmitItem, Submitted
 from tests.servers import until
 from tests.world import Device, outcome
 
-ROUNDS = 2
-WINDOW_S = 2.0
-WARM_UP_S = 0.7
-"""In which connections open and learn their statements."""
+ROUNDS = 3
+WINDOW_S = 1.5
+SETTLE_S = 0.3
+WARM_CYCLES = 12
+"""Tasks per device after which statements keep their plans."""
 
 DEVICES = 8
 BATCHES = (1, 16, 64)
@@ -54,7 +56,7 @@ GOALS_MS = {1: 10.0, 64: 3.0}
 RATIO_GOAL = 1.0
 """At least the jobs per second of Celery."""
 
-ROOM = {1: 500, 16: 1_500, 64: 2_000}
+ROOM = {1: 500, 16: 1_200, 64: 1_800}
 """Tasks made per second of load. A window ends early when a device has done its share."""
 
 CREDITS = 10**17
@@ -121,16 +123,32 @@ class Cpu:
     valkey: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one window gave. CPU in milliseconds per task."""
+
+    batch: int
+    tasks: int
+    failed: int
+    per_second: float
+    python_ms: float
+    postgres_ms: float
+    valkey_ms: float
+
+
 @dataclass(slots=True)
 class Samples:
-    """What the rounds of one case gave."""
+    """All windows of one case, and their ratios to the peer of the same round."""
 
-    speeds: list[float] = field(default_factory=list)
-    python: list[float] = field(default_factory=list)
-    postgres: list[float] = field(default_factory=list)
-    valkey: list[float] = field(default_factory=list)
-    tasks: int = 0
-    failed: int = 0
+    batch: int
+    all: list[Sample] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+    def add(self, sample: Sample, base: float | None) -> None:
+        """One more window."""
+        self.all.append(sample)
+        if base:
+            self.ratios.append(sample.per_second / base)
 
 
 Cycle = Callable[[Device, list[ClaimItem]], Awaitable[int]]
@@ -149,6 +167,7 @@ class Throughput:
         self.signing_s = 0.0
         """What devices computed inside this process."""
 
+        self.failed = 0
         self.session: asyncpg.Connection[asyncpg.Record]
 
     async def prepare(self) -> None:
@@ -170,13 +189,37 @@ class Throughput:
             )
         return [row["id"] for row in rows]
 
-    async def window(
-        self, cycle: Cycle, batch: int, samples: Samples, python: Callable[[], float]
-    ) -> None:
+    async def warm_up(self, cycle: Cycle) -> None:
+        """Connections open, and have made the plans that they will keep."""
+        loads = await self._loads(1, DEVICES * WARM_CYCLES)
+        await self._together(cycle, loads, 60.0)
+
+    async def window(self, cycle: Cycle, batch: int, python: Callable[[], float]) -> Sample:
         """Keep all devices busy for a moment."""
+        room = int(ROOM[batch] * (SETTLE_S + WINDOW_S))
+        loads = await self._loads(batch, max(room, DEVICES * batch))
+        await self._together(cycle, loads, SETTLE_S)
+        self.failed = 0
+        before = self._cpu(python)
+        start = time.perf_counter()
+        count = await self._together(cycle, loads, WINDOW_S)
+        took = time.perf_counter() - start
+        after = self._cpu(python)
+        assert count, "tasks are accepted"
+        return Sample(
+            batch=batch,
+            tasks=count,
+            failed=self.failed,
+            per_second=count / took,
+            python_ms=1000 * (after.python - before.python) / count,
+            postgres_ms=1000 * (after.postgres - before.postgres) / count,
+            valkey_ms=1000 * (after.valkey - before.valkey) / count,
+        )
+
+    async def _loads(self, batch: int, count: int) -> list[deque[list[ClaimItem]]]:
+        """New tasks in batches for every device, with their proofs."""
         self.world.to_present()
-        room = int(ROOM[batch] * (WARM_UP_S + WINDOW_S))
-        tasks = await self.tasks(max(room, DEVICES * batch))
+        tasks = await self.tasks(count)
         loads = [
             deque(
                 [
@@ -189,35 +232,20 @@ class Throughput:
         ]
         await self.session.execute("VACUUM ANALYZE")
         self.world.to_present()
-        await self._together(cycle, loads, WARM_UP_S, samples)
-        before = self._cpu(python)
-        start = time.perf_counter()
-        done = await self._together(cycle, loads, WINDOW_S, samples)
-        took = time.perf_counter() - start
-        after = self._cpu(python)
-        count = sum(done)
-        assert count, "tasks are accepted"
-        samples.tasks += count
-        samples.speeds.append(count / took)
-        samples.python.append(1000 * (after.python - before.python) / count)
-        samples.postgres.append(1000 * (after.postgres - before.postgres) / count)
-        samples.valkey.append(1000 * (after.valkey - before.valkey) / count)
+        return loads
 
     async def _together(
-        self, cycle: Cycle, loads: Sequence[deque[list[ClaimItem]]], for_s: float, samples: Samples
-    ) -> list[int]:
+        self, cycle: Cycle, loads: Sequence[deque[list[ClaimItem]]], for_s: float
+    ) -> int:
+        """Until the time is over, or the first device has nothing left."""
         end = time.perf_counter() + for_s
-        return await asyncio.gather(
-            *(self._busy(cycle, place, loads, end, samples) for place in range(len(self.devices)))
+        done = await asyncio.gather(
+            *(self._busy(cycle, place, loads, end) for place in range(len(self.devices)))
         )
+        return sum(done)
 
     async def _busy(
-        self,
-        cycle: Cycle,
-        place: int,
-        loads: Sequence[deque[list[ClaimItem]]],
-        end: float,
-        samples: Samples,
+        self, cycle: Cycle, place: int, loads: Sequence[deque[list[ClaimItem]]], end: float
     ) -> int:
         done = 0
         while all(loads) and time.perf_counter() < end:
@@ -226,7 +254,7 @@ class Throughput:
                 accepted = await cycle(self.devices[place], items)
             except (AnswerError, OSError, EOFError):
                 accepted = 0
-            samples.failed += len(items) - accepted
+            self.failed += len(items) - accepted
             done += accepted
         return done
 
@@ -287,41 +315,43 @@ def proved(world: BenchWorld, device: Device, task: UUID) -> ClaimItem:
     )
 
 
-async def rates(servers: Cluster) -> list[Rate]:
-    """Every batch size through use cases and over HTTP, in rounds that run all of them."""
+async def rates(servers: Cluster) -> tuple[list[Rate], list[peers.Peer]]:
+    """Every batch size through use cases and over HTTP, and all peers, round by round."""
     world = await servers.world("engine", Policy(chunk_tasks=100_000))
     load = Throughput(servers, world)
     await load.prepare()
     port, api = await servers.api(world)
-
-    def api_cpu() -> float:
-        return cpu_s(api.pid)
-
     for device in load.devices:
         wire = Wire.of_device(port, device.key)
         load.wires[device.actor.device_id] = await servers.stack.enter_async_context(wire)
-    cases = [
-        (f"use cases, batches of {batch}", batch, load.by_use_case, load.own_cpu)
-        for batch in BATCHES
-    ] + [(f"HTTP, batches of {batch}", batch, load.by_http, api_cpu) for batch in BATCHES]
-    found = {case[0]: (case[1], Samples()) for case in cases}
+    for cycle in (load.by_use_case, load.by_http):
+        await load.warm_up(cycle)
+    rivals = peers.Peers(servers.postgres, servers.valkey)
+    found: dict[str, Samples] = {}
     for _ in range(ROUNDS):
-        for name, batch, cycle, python in cases:
-            await load.window(cycle, batch, found[name][1], python)
-    scheduler = await servers.scheduler(world)
-    await _numbered(world)
-
-    def all_cpu() -> float:
-        return cpu_s(api.pid) + cpu_s(scheduler.pid)
-
-    name = "HTTP, batches of 64, with the scheduler"
-    found[name] = (64, Samples())
-    for _ in range(ROUNDS):
-        await load.window(load.by_http, 64, found[name][1], all_cpu)
-    await scheduler.stop()
+        own = [await load.window(load.by_use_case, batch, load.own_cpu) for batch in BATCHES]
+        api_cpu = _cpu_of(api)
+        http = [await load.window(load.by_http, batch, api_cpu) for batch in BATCHES]
+        scheduler = await servers.scheduler(world)
+        await _numbered(world)
+        whole = await load.window(load.by_http, BATCHES[-1], _cpu_of(api, scheduler))
+        await scheduler.stop()
+        base = await rivals.round()
+        names = [
+            *(f"use cases, batches of {batch}" for batch in BATCHES),
+            *(f"HTTP, batches of {batch}" for batch in BATCHES),
+            f"HTTP, batches of {BATCHES[-1]}, with the scheduler",
+        ]
+        for name, sample in zip(names, [*own, *http, whole], strict=True):
+            samples = found.setdefault(name, Samples(sample.batch))
+            samples.add(sample, base)
     await api.stop()
     await world.assert_sound()
-    return [_rate(name, batch, samples) for name, (batch, samples) in found.items()]
+    return [_rate(name, samples) for name, samples in found.items()], rivals.figures()
+
+
+def _cpu_of(*processes: ManagedProcess) -> Callable[[], float]:
+    return lambda: sum(cpu_s(process.pid) for process in processes)
 
 
 async def _numbered(world: BenchWorld) -> None:
@@ -334,20 +364,23 @@ async def _numbered(world: BenchWorld) -> None:
     await until(is_numbered, within_s=60)
 
 
-def _rate(name: str, batch: int, samples: Samples) -> Rate:
-    python, postgres, valkey = map(median, (samples.python, samples.postgres, samples.valkey))
+def _rate(name: str, samples: Samples) -> Rate:
+    python = median(sample.python_ms for sample in samples.all)
+    postgres = median(sample.postgres_ms for sample in samples.all)
+    valkey = median(sample.valkey_ms for sample in samples.all)
     return Rate(
         case=name,
-        batch=batch,
+        batch=samples.batch,
         devices=DEVICES,
-        tasks=samples.tasks,
-        per_second=round(median(samples.speeds)),
+        tasks=sum(sample.tasks for sample in samples.all),
+        per_second=round(median(sample.per_second for sample in samples.all)),
+        ratio_to_celery=round(median(samples.ratios), 2) if samples.ratios else None,
         cpu_ms=round(python + postgres + valkey, 2),
-        goal_ms=GOALS_MS.get(batch),
+        goal_ms=GOALS_MS.get(samples.batch),
         python_cpu_ms=round(python, 3),
         postgres_cpu_ms=round(postgres, 3),
         valkey_cpu_ms=round(valkey, 3),
-        failed=samples.failed,
+        failed=sum(sample.failed for sample in samples.all),
     )
 
 
@@ -546,16 +579,9 @@ def _devices(count: int) -> str:
 async def measure() -> Report:
     """Tasks, peers and the queue, on one cluster."""
     async with cluster() as servers:
-        ours = await rates(servers)
-        others = await peers.measure(servers.postgres, servers.valkey)
+        ours, others = await rates(servers)
         world = await servers.world("queue", Policy())
         latencies = await QueueBySize(servers, world).measure()
-    base = next((peer.per_second for peer in others if peer.case == peers.BASE), 0)
-    if base:
-        ours = [
-            msgspec.structs.replace(rate, ratio_to_celery=round(rate.per_second / base, 2))
-            for rate in ours
-        ]
     return Report(rates=ours, peers=others, latencies=latencies)
 
 

@@ -30,7 +30,6 @@ PYTHON = HOME / "bin" / "python"
 SCRIPT = Path(__file__).with_name("peer.py")
 DATABASE = "peers"
 WITHIN_S = 30.0
-ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,6 @@ SYSTEMS = (
         is_durable=True,
     ),
 )
-BASE = SYSTEMS[0].tuning
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,34 +86,56 @@ class _Sample:
     per_second: float
     python_cpu_ms: float
     server_cpu_ms: float
+    ratio: float | None = None
 
 
-async def measure(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> list[Peer]:
-    """Every peer, in several short rounds that run all of them one after another."""
-    if not (HOME / "done").exists():
-        return [_failed(system, "not installed: make bench-peers") for system in SYSTEMS]
-    await _make_database(postgres)
-    samples: dict[str, list[_Sample]] = {system.name: [] for system in SYSTEMS}
-    errors: dict[str, str] = {}
-    for _ in range(ROUNDS):
+class Peers:
+    """Runs every peer once per round, so that others can be measured in between."""
+
+    def __init__(self, postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> None:
+        self._postgres = postgres
+        self._valkey = valkey
+        self._samples: dict[str, list[_Sample]] = {system.name: [] for system in SYSTEMS}
+        self._errors: dict[str, str] = {}
+
+    async def round(self) -> float | None:
+        """Every peer once; returns the jobs per second of the one that all are compared with."""
+        if not (HOME / "done").exists():
+            self._errors = {system.name: "not installed: make bench-peers" for system in SYSTEMS}
+            return None
+        await _make_database(self._postgres)
+        base = None
         for system in SYSTEMS:
             try:
-                samples[system.name].append(await _sample(system, postgres, valkey))
+                sample = await _sample(system, self._postgres, self._valkey)
             except PeerFailedError as error:
-                errors[system.name] = str(error)
-    found = [
-        _peer(system, samples[system.name])
-        if samples[system.name]
-        else _failed(system, errors[system.name])
-        for system in SYSTEMS
-    ]
-    base = next((peer.per_second for peer in found if peer.case == BASE), 0)
-    return [
-        msgspec.structs.replace(peer, ratio_to_celery=round(peer.per_second / base, 2))
-        if base and peer.failed is None
-        else peer
-        for peer in found
-    ]
+                self._errors[system.name] = str(error)
+                continue
+            if system is SYSTEMS[0]:
+                base = sample.per_second
+            if base is not None:
+                sample.ratio = sample.per_second / base
+            self._samples[system.name].append(sample)
+        return base
+
+    def figures(self) -> list[Peer]:
+        """The medians of all rounds so far."""
+        return [self._figure(system) for system in SYSTEMS]
+
+    def _figure(self, system: System) -> Peer:
+        samples = self._samples[system.name]
+        if not samples:
+            why = self._errors.get(system.name, "not measured")
+            return Peer(case=system.tuning, is_durable=system.is_durable, failed=why)
+        ratios = [sample.ratio for sample in samples if sample.ratio is not None]
+        return Peer(
+            case=system.tuning,
+            is_durable=system.is_durable,
+            per_second=round(median(sample.per_second for sample in samples)),
+            python_cpu_ms=round(median(sample.python_cpu_ms for sample in samples), 3),
+            server_cpu_ms=round(median(sample.server_cpu_ms for sample in samples), 3),
+            ratio_to_celery=round(median(ratios), 2) if ratios else None,
+        )
 
 
 def show(peers: Sequence[Peer]) -> None:
@@ -142,20 +162,6 @@ def show(peers: Sequence[Peer]) -> None:
             "yes" if peer.is_durable else "no",
         )
     out.print(rows)
-
-
-def _peer(system: System, samples: Sequence[_Sample]) -> Peer:
-    return Peer(
-        case=system.tuning,
-        is_durable=system.is_durable,
-        per_second=round(median(sample.per_second for sample in samples)),
-        python_cpu_ms=round(median(sample.python_cpu_ms for sample in samples), 3),
-        server_cpu_ms=round(median(sample.server_cpu_ms for sample in samples), 3),
-    )
-
-
-def _failed(system: System, why: str) -> Peer:
-    return Peer(case=system.tuning, is_durable=system.is_durable, failed=why)
 
 
 async def _make_database(postgres: EmbeddedPostgres) -> None:
