@@ -167,7 +167,7 @@ def show(peers: Sequence[Peer]) -> None:
 async def _make_database(postgres: EmbeddedPostgres) -> None:
     session = await asyncpg.connect(postgres.address().dsn())
     try:
-        if not await session.fetchval("SELECT FROM pg_database WHERE datname = $1", DATABASE):
+        if not await session.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
             await session.execute(f"CREATE DATABASE {DATABASE}")
     finally:
         await session.close()
