@@ -428,6 +428,7 @@ async def fill(
         await session.execute(_CLASSES, CLASSES - 1)
         await session.execute(_QUEUED_JOBS, job, JOBS)
     await session.execute(_QUEUED_TASKS, job, first, last)
+    assert await session.fetchval("SELECT count(*) FROM task") > last, "the rows are there"
     await session.execute("VACUUM ANALYZE")
 
 
