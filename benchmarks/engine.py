@@ -27,10 +27,10 @@ from benchmarks.cluster import BenchWorld, Cluster, cluster
 from benchmarks.cpu import cpu_s
 from benchmarks.devices import AnswerError, Wire
 from gstd.accounts import service as accounts
+from gstd.bus.bus import Bus
 from gstd.cli.output import out, table
 from gstd.database.connection import Connection
-from gstd.dispatch.matchmaker import LOOK_AHEAD
-from gstd.dispatch.queue import SqlQueue, met_before
+from gstd.dispatch.queue import SqlQueue, met_before, running_on
 from gstd.embedded.process import ManagedProcess
 from gstd.kernel.ids import new_id
 from gstd.kernel.settings import Policy
@@ -432,11 +432,20 @@ async def fill(
     await session.execute("VACUUM ANALYZE")
 
 
+async def heads(connection: Connection, world: BenchWorld, depth: int) -> list[UUID]:
+    """The first tasks of every class and level, as the rows have them."""
+    queue = SqlQueue(Bus(None))
+    classes = [needs.id for needs in await queue.classes(connection)]
+    found = await queue.heads(connection, classes, depth, world.clock.now())
+    return [task.task_id for task in found.tasks]
+
+
 async def look(connection: Connection, world: BenchWorld, devices: Sequence[Device]) -> list[UUID]:
     """What the matchmaker reads for so many waiting devices with one free slot each."""
     now = world.clock.now()
-    head = await SqlQueue().head(connection, LOOK_AHEAD + 2 * len(devices), now)
-    tasks = [candidate.task_id for candidate in head]
+    ids = [device.actor.device_id for device in devices]
+    await running_on(connection, ids, world.policy, now)
+    tasks = await heads(connection, world, len(devices))
     since = now - timedelta(milliseconds=world.policy.same_device_after_ms)
     await met_before(connection, tasks, [device.actor.account_id for device in devices], since)
     return tasks
@@ -494,12 +503,7 @@ class QueueBySize:
 
     async def _claims(self, size: int) -> None:
         async with self.world.database.connection() as connection:
-            tasks = deque(
-                candidate.task_id
-                for candidate in await SqlQueue().head(
-                    connection, 3 * CALLS, self.world.clock.now()
-                )
-            )
+            tasks = deque(await heads(connection, self.world, 3 * CALLS))
         alone = self.devices[0]
         proofs = deque(proved(self.world, alone, tasks.popleft()) for _ in range(CALLS + 2))
 
