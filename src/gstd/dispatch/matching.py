@@ -13,6 +13,7 @@ import msgspec
 from gstd.accounts.health import Circuit
 from gstd.accounts.model import DeviceActor
 from gstd.dispatch.balance import RoundRobin
+from gstd.dispatch.eligibility import Conditions, Rule, class_misfit, task_misfit
 from gstd.dispatch.queue import NOTHING, Candidate, Meeting, Running
 from gstd.protocol.work import Offer, OffersRequest
 
@@ -25,16 +26,20 @@ class Asker(msgspec.Struct, eq=False, kw_only=True):
 
     device: DeviceActor
     request: OffersRequest
+    conditions: Conditions
     answer: asyncio.Future[list[Offer]]
     idle: str = "no task is waiting"
 
-    def fits(self, candidate: Candidate) -> str | None:
-        """``None`` when the device may run the task, else why not."""
-        if candidate.profile != self.request.profile:
-            return "need another execution profile"
-        if candidate.limits.memory_bytes > self.request.memory_bytes:
-            return "need more memory"
-        return None
+    def misfit(self, candidate: Candidate, barred: set[Meeting], now: datetime) -> Rule | None:
+        """``None`` when the device may run the task, else the first rule against it."""
+        needs = candidate.needs
+        return class_misfit(needs, self.conditions) or task_misfit(
+            needs,
+            self.conditions,
+            deadline=candidate.deadline,
+            tried=_met_before(candidate, self.device, barred),
+            now=now,
+        )
 
     def settle(self, offers: list[Offer]) -> None:
         """Answer, unless the device has its answer or is gone."""
@@ -54,6 +59,7 @@ class Balance:
         askers: Sequence[Asker],
         barred: set[Meeting],
         room: Mapping[Asker, int],
+        now: datetime,
     ) -> list[tuple[Candidate, Asker]]:
         """Tasks in queue order, each to a fitting device that has room, by weighted turns.
 
@@ -61,9 +67,9 @@ class Balance:
         """
         left = dict(room)
         matches: list[tuple[Candidate, Asker]] = []
-        misfits: dict[Asker, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        misfits: dict[Asker, dict[Rule, int]] = defaultdict(lambda: defaultdict(int))
         for candidate in candidates:
-            fitting = _fitting(candidate, askers, barred, misfits)
+            fitting = _fitting(candidate, askers, barred, misfits, now)
             for asker in self._choose(candidate, fitting, left):
                 left[asker] -= 1
                 matches.append((candidate, asker))
@@ -112,12 +118,13 @@ def _fitting(
     candidate: Candidate,
     askers: Sequence[Asker],
     barred: set[Meeting],
-    misfits: dict[Asker, dict[str, int]],
+    misfits: dict[Asker, dict[Rule, int]],
+    now: datetime,
 ) -> list[Asker]:
     """Who may run the task; notes why the others may not."""
     fitting = []
     for asker in askers:
-        why_not = asker.fits(candidate) or _met_before(candidate, asker, barred)
+        why_not = asker.misfit(candidate, barred, now)
         if why_not is None:
             fitting.append(asker)
         else:
@@ -125,18 +132,17 @@ def _fitting(
     return fitting
 
 
-def _met_before(candidate: Candidate, asker: Asker, barred: set[Meeting]) -> str | None:
-    device = asker.device
+def _met_before(candidate: Candidate, device: DeviceActor, barred: set[Meeting]) -> bool:
     keys = {(candidate.task_id, device.account_id), (candidate.task_id, device.device_id)}
-    return "were tried by this account or device" if keys & barred else None
+    return bool(keys & barred)
 
 
-def _idle_words(tasks: int, misfits: dict[str, int], room: int) -> str:
+def _idle_words(tasks: int, misfits: dict[Rule, int], room: int) -> str:
     if room == 0:
         return "resting: it holds as many tasks as it may, or has failed too often lately"
     if tasks == 0:
         return "no task is waiting"
+    waiting = "1 task is waiting" if tasks == 1 else f"{tasks} tasks are waiting"
     if not misfits:
-        return f"{tasks} tasks are waiting, all of them shown to other devices"
-    reasons = ", ".join(f"{count} {why}" for why, count in misfits.items())
-    return f"{tasks} tasks are waiting: {reasons}"
+        return f"{waiting}, shown to other devices just now"
+    return f"{waiting}: " + ", ".join(rule.of_tasks(count) for rule, count in misfits.items())

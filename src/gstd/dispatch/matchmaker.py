@@ -22,6 +22,8 @@ import structlog
 from gstd.accounts.model import DeviceActor
 from gstd.bus.bus import Bus, Hint
 from gstd.database.connection import Database
+from gstd.dispatch.asking import note_asking
+from gstd.dispatch.eligibility import conditions_of
 from gstd.dispatch.matching import Asker, Balance, room_for
 from gstd.dispatch.queue import Candidate, Queue, SqlQueue, met_before, running_on
 from gstd.events.incidents import record
@@ -80,7 +82,13 @@ class Matchmaker:
     async def offers(self, device: DeviceActor, request: OffersRequest) -> OffersResponse:
         """Offers for the device's free slots, at the latest after ``wait_ms``."""
         loop = asyncio.get_running_loop()
-        asker = Asker(device=device, request=request, answer=loop.create_future())
+        asker = Asker(
+            device=device,
+            request=request,
+            conditions=conditions_of(device, request, self._policy),
+            answer=loop.create_future(),
+        )
+        await note_asking(self._bus, device.device_id, request, self._clock.now())
         self._askers.append(asker)
         self._news.set()
         try:
@@ -130,7 +138,7 @@ class Matchmaker:
             )
         candidates = await self._with_shown(candidates)
         room = room_for(askers, running, now)
-        chosen = await self._hold(self._balance.match(candidates, askers, barred, room))
+        chosen = await self._hold(self._balance.match(candidates, askers, barred, room, now))
         for asker in askers:
             offers = [self._offer(asker, candidate, now) for candidate in chosen[asker]]
             if offers or asker.request.wait_ms == 0:

@@ -1,6 +1,6 @@
 -- name: candidates
 SELECT t.id AS task_id, t.job_id, t.wanted, j.reward, j.asset,
-    j.module_hash, j.limits, j.profile
+    j.module_hash, j.limits, j.profile, j.class_id, j.min_trust, j.pool_id, t.deadline
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.wanted > 0 AND NOT t.delayed AND t.deadline > $1
 ORDER BY t.order_key, t.id
@@ -44,7 +44,10 @@ WITH item AS (
     FROM item i JOIN device d ON d.id = i.device_id
     JOIN task t ON t.id = i.task_id JOIN job j ON j.id = t.job_id
     WHERE t.wanted > 0 AND t.available_at <= $7 AND t.deadline > $7
-        AND d.state = 'active'
+        AND d.state = 'active' AND d.trust >= j.min_trust
+        AND (j.pool_id IS NULL OR EXISTS (
+            SELECT FROM pool_member m WHERE m.pool_id = j.pool_id AND m.account_id = d.account_id
+        ))
         AND NOT EXISTS (SELECT FROM attempt a WHERE a.offer_id = i.offer_id)
         AND NOT EXISTS (
             SELECT FROM attempt a WHERE a.task_id = i.task_id AND (
@@ -92,6 +95,16 @@ WITH item AS (
 SELECT mine.device_id, mine.offer_id, mine.id AS attempt_id, mine.task_id, mine.revision,
     j.module_hash, j.metered_hash, j.profile, t.input, j.limits
 FROM mine JOIN task t ON t.id = mine.task_id JOIN job j ON j.id = t.job_id;
+
+-- name: barred_tasks
+-- Which of these devices may not have which of the tasks, whoever else has them.
+SELECT d.id AS device_id, t.id AS task_id, d.trust, j.min_trust
+FROM unnest($1::uuid[], $2::uuid[]) AS n (device_id, task_id)
+JOIN device d ON d.id = n.device_id
+JOIN task t ON t.id = n.task_id JOIN job j ON j.id = t.job_id
+WHERE d.trust < j.min_trust OR (j.pool_id IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pool_member m WHERE m.pool_id = j.pool_id AND m.account_id = d.account_id
+));
 
 -- name: heartbeat
 -- Does without the tasks' locks, so it locks the attempts in order. A subtraction, here and below,

@@ -15,6 +15,7 @@ import msgspec
 
 from gstd.database.connection import Connection, to_structs
 from gstd.database.sql import load_queries
+from gstd.dispatch.needs import TaskClass
 from gstd.kernel.settings import Policy
 from gstd.protocol.execution import Limits
 from gstd.protocol.types import Asset
@@ -33,7 +34,27 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     module_hash: bytes
     limits: Limits
     profile: str
+    class_id: int
+    min_trust: int
+    pool_id: UUID | None
+    deadline: datetime
     shown: int = 0
+
+    @property
+    def needs(self) -> TaskClass:
+        """What the task needs of a device."""
+        return TaskClass(
+            id=self.class_id,
+            profile=self.profile,
+            module_hash=self.module_hash,
+            memory_bytes=self.limits.memory_bytes,
+            fuel=self.limits.fuel,
+            wall_ms=self.limits.wall_ms,
+            min_trust=self.min_trust,
+            reward=self.reward,
+            asset=self.asset,
+            pool_id=self.pool_id,
+        )
 
 
 Meeting = tuple[UUID, UUID]
