@@ -36,6 +36,13 @@ SELECT d.id AS device_id, d.account_id, d.name, d.public_key, d.state, d.trust, 
     ARRAY(SELECT m.pool_id FROM pool_member m WHERE m.account_id = d.account_id) AS pools
 FROM device d WHERE d.public_key = ANY ($1);
 
+-- name: device_actors
+-- Some devices, or one of an account.
+SELECT d.id AS device_id, d.account_id, d.name, d.public_key, d.state, d.trust, d.failures,
+    d.ejections, d.ejected_until, d.quota, d.limits, d.fuel_per_ms,
+    ARRAY(SELECT m.pool_id FROM pool_member m WHERE m.account_id = d.account_id) AS pools
+FROM device d WHERE d.id = ANY ($1) AND ($2::uuid IS NULL OR d.account_id = $2) ORDER BY d.id;
+
 -- name: devices_of_account
 SELECT id, name, public_key, state, trust, accepted, rejected, enrolled_at, limits, fuel_per_ms
 FROM device WHERE account_id = $1 ORDER BY id;

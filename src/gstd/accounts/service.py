@@ -79,6 +79,13 @@ async def devices_of_keys(
     return [devices.get(key) for key in public_keys]
 
 
+async def device_actors(
+    connection: Connection, device_ids: Sequence[UUID], owner: UUID | None = None
+) -> list[DeviceActor]:
+    """Those of the devices that exist, only the owner's if one is given."""
+    return to_structs(await connection.fetch(_sql["device_actors"], device_ids, owner), DeviceActor)
+
+
 async def new_enrolment_code(
     connection: Connection, account_id: UUID, policy: Policy, now: datetime
 ) -> EnrolmentCode:

@@ -30,6 +30,12 @@ class Asking(msgspec.Struct, frozen=True):
         return now <= self.at + timedelta(milliseconds=self.request.wait_ms) + LATE
 
 
+ONLINE = timedelta(seconds=60)
+"""A device that was heard of within this time is online; the longest wait is shorter."""
+
+ONLINE_AT_MOST = 2_000
+"""Of so many devices, those heard of last, ``why`` counts."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Asking).decode
 
@@ -49,3 +55,11 @@ async def last_asked(bus: Bus, device_ids: Sequence[UUID]) -> dict[UUID, Asking]
             if note is not None:
                 found[device_id] = _decode(note)
     return found
+
+
+async def online(bus: Bus, now: datetime) -> dict[UUID, Asking | None]:
+    """The devices that are online, with what each asked for last."""
+    since_ms = int((now - ONLINE).timestamp() * 1000)
+    devices = [UUID(device) for device in await bus.seen_since(since_ms, ONLINE_AT_MOST)]
+    asked = await last_asked(bus, devices)
+    return {device: asked.get(device) for device in devices}

@@ -223,3 +223,51 @@ SELECT
             SELECT FROM attempt WHERE state = 'running' ORDER BY lease_until LIMIT $3
         ) AS held
     ) AS running;
+
+-- name: task_to_explain
+SELECT t.id, t.class_id, t.state, t.reason, t.delayed, t.available_at, t.deadline, t.order_key,
+    a.running, a.running_until, r.state AS run_state, r.lease_until AS run_until,
+    (
+        SELECT count(*) FROM referee_run o WHERE o.state = 'queued' AND o.created_at < r.created_at
+    ) AS runs_ahead
+FROM task t JOIN job j ON j.id = t.job_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS running, max(a.ends_at) AS running_until
+    FROM attempt a WHERE a.task_id = t.id AND a.state = 'running'
+) a
+LEFT JOIN referee_run r ON r.metered_hash = j.metered_hash AND r.profile = j.profile
+    AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
+WHERE t.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
+
+-- name: class
+SELECT * FROM task_class WHERE id = $1;
+
+-- name: ready_classes
+-- Jumps from class to class in the index; counts at most 1 000 tasks of each.
+WITH RECURSIVE ready (id) AS (
+    (SELECT class_id FROM task WHERE wanted > 0 AND NOT delayed ORDER BY class_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT t.class_id FROM task t
+        WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id > ready.id
+        ORDER BY t.class_id LIMIT 1
+    )
+    FROM ready WHERE ready.id IS NOT NULL
+)
+SELECT c.*, (
+    SELECT count(*) FROM (
+        SELECT FROM task t WHERE t.class_id = c.id AND t.wanted > 0 AND NOT t.delayed LIMIT 1000
+    ) AS counted
+) AS tasks
+FROM ready JOIN task_class c ON c.id = ready.id
+LIMIT 1000;
+
+-- name: count_ahead
+SELECT count(*) FROM (
+    SELECT FROM task t
+    WHERE t.class_id = ANY ($1) AND t.wanted > 0 AND NOT t.delayed AND (t.order_key, t.id) < ($2, $3)
+    LIMIT 10000
+) AS ahead;
+
+-- name: count_claims
+SELECT count(*) FROM attempt WHERE device_id = ANY ($1) AND claimed_at > $2;

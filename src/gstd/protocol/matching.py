@@ -50,7 +50,7 @@ class DeviceChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RuleCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many devices or tasks a rule keeps apart, in words too."""
+    """How many devices or tasks a rule, or a state of fitting devices, is true of; in words too."""
 
     rule: str
     count: int
@@ -58,12 +58,11 @@ class RuleCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskWhy(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a task is where it is.
+    """Why a task is where it is. ``until`` is null when no time ends that by itself.
 
-    ``misfits`` counts online devices by the first rule they break; the others fit: ``waiting`` for
-    work, ``busy``, or ``quiet``, which is neither. ``ahead`` counts tasks that come first, and
-    ``expected_start_s`` is a guess from how fast the fitting devices took work lately. Both are
-    null unless the task is ready; ``until`` is null when nothing ends the state by itself.
+    While it is ready: ``misfits`` counts online devices by the first rule that keeps it from them,
+    ``fits`` the others by what they do. ``ahead`` counts tasks that come first, up to 10 000, and
+    ``expected_start_s`` is a guess from how fast the fitting devices took work lately.
     """
 
     task_id: UUID
@@ -72,9 +71,7 @@ class TaskWhy(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     online: int | None = None
     misfits: list[RuleCount] = []
-    waiting: int = 0
-    busy: int = 0
-    quiet: int = 0
+    fits: list[RuleCount] = []
     ahead: int | None = None
     expected_start_s: int | None = None
 

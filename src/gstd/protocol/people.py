@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from gstd.protocol.matching import NO_LIMITS, DeviceLimits
+from gstd.protocol.matching import DeviceLimits
 from gstd.protocol.types import Asset, HexHash, Name, Nano, Role
 
 
@@ -72,7 +72,7 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     enrolled_at: datetime
     last_seen_at: datetime | None = None
-    limits: DeviceLimits = NO_LIMITS
+    limits: DeviceLimits = msgspec.field(default_factory=DeviceLimits)
     fuel_per_ms: float | None = None
 
 
