@@ -65,7 +65,9 @@ def doctor(url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption
 
 @app.command()
 def why(
-    thing: Annotated[UUID, typer.Argument(help="The id of a task or of a device of yours.")],
+    thing: Annotated[
+        UUID, typer.Argument(metavar="TASK|DEVICE", help="The id of a task or device of yours.")
+    ],
     url: UrlOption = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
