@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from gstd.cli.job import read_amount
+from gstd.cli.output import counted
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd
 from gstd.protocol.matching import DeviceLimits
@@ -89,11 +90,11 @@ def words_of(limits: DeviceLimits) -> str:
     if limits.assets is not None:
         parts.append("paid in " + " or ".join(limits.assets))
     if limits.allowed_modules is not None:
-        parts.append(f"{len(limits.allowed_modules)} modules allowed")
+        parts.append(f"only {counted(len(limits.allowed_modules), 'module')}")
     if limits.denied_modules:
-        parts.append(f"{len(limits.denied_modules)} modules denied")
+        parts.append(f"not {counted(len(limits.denied_modules), 'module')}")
     if limits.pools is not None:
-        parts.append(f"{len(limits.pools)} pools served")
+        parts.append(f"{counted(len(limits.pools), 'pool')} served")
     if not limits.public:
         parts.append("no public tasks")
     return ", ".join(parts)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
+from rich.markup import escape
 
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, run, table
 
@@ -56,7 +57,7 @@ def join(
         async with connect(url, api_key) as client:
             return await client.join_pool(pool, secret)
 
-    emit(run(work()), as_json, lambda view: f"Your devices serve the pool {view.name}.")
+    emit(run(work()), as_json, lambda view: f"Your devices serve the pool {escape(view.name)}.")
 
 
 @app.command("list")
@@ -87,7 +88,7 @@ def leave(
         async with connect(url, api_key) as client:
             return await client.leave_pool(pool)
 
-    emit(run(work()), as_json, lambda view: f"You have left the pool {view.name}.")
+    emit(run(work()), as_json, lambda view: f"You have left the pool {escape(view.name)}.")
 
 
 @app.command()
@@ -127,7 +128,7 @@ def remove(
 
 def _with_secret(made: NewPool) -> str:
     return (
-        f"pool    {made.pool.id}  {made.pool.name}\n"
+        f"pool    {made.pool.id}  {escape(made.pool.name)}\n"
         f"secret  {made.secret}\n"
         "The secret is shown this once. Others join with: "
         f"gstd pool join {made.pool.id}"
@@ -141,7 +142,7 @@ def _rows(pools: list[PoolView]) -> Table | str:
     for pool in pools:
         owned = "yes" if pool.is_owner else "no"
         since = f"{pool.created_at:%Y-%m-%d %H:%M}"
-        rows.add_row(str(pool.id), pool.name, owned, str(pool.members), since)
+        rows.add_row(str(pool.id), escape(pool.name), owned, str(pool.members), since)
     return rows
 
 
@@ -149,5 +150,5 @@ def _member_rows(found: list[PoolMember]) -> Table:
     rows = table("Members", "account", "name", "#devices", "joined")
     for member in found:
         joined = f"{member.joined_at:%Y-%m-%d %H:%M}"
-        rows.add_row(str(member.account_id), member.name, str(member.devices), joined)
+        rows.add_row(str(member.account_id), escape(member.name), str(member.devices), joined)
     return rows

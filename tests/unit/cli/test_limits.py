@@ -64,7 +64,7 @@ def test_limits_in_words() -> None:
         public=False,
     )
     assert words_of(limits) == (
-        "at most 64 MiB, at most 2.5 s, at least 0.01 TEST, paid in TEST, 1 modules denied, "
+        "at most 64 MiB, at most 2.5 s, at least 0.01 TEST, paid in TEST, not 1 module, "
         "0 pools served, no public tasks"
     )
 
