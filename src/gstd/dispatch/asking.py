@@ -60,6 +60,6 @@ async def last_asked(bus: Bus, device_ids: Sequence[UUID]) -> dict[UUID, Asking]
 async def online(bus: Bus, now: datetime) -> dict[UUID, Asking | None]:
     """The devices that are online, with what each asked for last."""
     since_ms = int((now - ONLINE).timestamp() * 1000)
-    devices = [UUID(device) for device in await bus.seen_since(since_ms, ONLINE_AT_MOST)]
+    devices = [UUID(device) for device in await bus.latest_seen(since_ms, ONLINE_AT_MOST)]
     asked = await last_asked(bus, devices)
     return {device: asked.get(device) for device in devices}

@@ -14,6 +14,7 @@ from gstd.accounts.health import Circuit
 from gstd.accounts.model import DeviceActor
 from gstd.dispatch.balance import RoundRobin
 from gstd.dispatch.eligibility import Conditions, Rule, class_misfit, task_misfit
+from gstd.dispatch.needs import TaskClass
 from gstd.dispatch.queue import NOTHING, Candidate, Meeting, Running
 from gstd.protocol.work import Offer, OffersRequest
 
@@ -29,11 +30,20 @@ class Asker(msgspec.Struct, eq=False, kw_only=True):
     conditions: Conditions
     answer: asyncio.Future[list[Offer]]
     idle: str = "no task is waiting"
+    verdicts: dict[int, Rule | None] = {}
+    """What was found of classes; a device's conditions hold as long as it waits."""
 
-    def misfit(self, candidate: Candidate, barred: set[Meeting], now: datetime) -> Rule | None:
-        """``None`` when the device may run the task, else the first rule against it."""
-        needs = candidate.needs
-        return class_misfit(needs, self.conditions) or task_misfit(
+    def class_misfit(self, needs: TaskClass) -> Rule | None:
+        """``None`` when the device may run tasks of the class, else the first rule against it."""
+        if needs.id not in self.verdicts:
+            self.verdicts[needs.id] = class_misfit(needs, self.conditions)
+        return self.verdicts[needs.id]
+
+    def misfit(
+        self, candidate: Candidate, needs: TaskClass, barred: set[Meeting], now: datetime
+    ) -> Rule | None:
+        """``None`` when the device may run this task of the class, else the first rule against."""
+        return self.class_misfit(needs) or task_misfit(
             needs,
             self.conditions,
             deadline=candidate.deadline,
@@ -123,8 +133,9 @@ def _fitting(
 ) -> list[Asker]:
     """Who may run the task; notes why the others may not."""
     fitting = []
+    needs = candidate.needs
     for asker in askers:
-        why_not = asker.misfit(candidate, barred, now)
+        why_not = asker.misfit(candidate, needs, barred, now)
         if why_not is None:
             fitting.append(asker)
         else:

@@ -88,10 +88,10 @@ class Matchmaker:
             conditions=conditions_of(device, request, self._policy),
             answer=loop.create_future(),
         )
-        await note_asking(self._bus, device.device_id, request, self._clock.now())
         self._askers.append(asker)
         self._news.set()
         try:
+            await note_asking(self._bus, device.device_id, request, self._clock.now())
             # One look always happens, so even a device that does not wait learns why it idles.
             async with asyncio.timeout(max(request.wait_ms / 1000, POLL_S)):
                 offers = await asker.answer

@@ -257,5 +257,5 @@ async def test_devices_heard_of_since_a_time_come_latest_first(
     devices = [uuid4().hex for _ in range(3)]
     for number, device in enumerate(devices):
         await bus.touch(device, far + number)
-    assert await bus.seen_since(far + 1, 10) == {devices[2]: far + 2, devices[1]: far + 1}
-    assert await bus.seen_since(far, 1) == {devices[2]: far + 2}
+    assert await bus.latest_seen(far + 1, 10) == {devices[2]: far + 2, devices[1]: far + 1}
+    assert await bus.latest_seen(far, 1) == {devices[2]: far + 2}

@@ -41,7 +41,7 @@ async def maker(world: World) -> AsyncIterator[Matchmaker]:
 
 async def renewed(world: World, device: Device) -> Device:
     """The device as it authenticates now."""
-    actor = await world.run(lambda conn: accounts.device_of_key(conn, device.key.public))
+    [actor] = await world.run(lambda conn: accounts.devices_of_keys(conn, [device.key.public]))
     return msgspec.structs.replace(device, actor=actor)
 
 

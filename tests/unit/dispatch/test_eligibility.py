@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,12 +21,16 @@ from gstd.dispatch.eligibility import (
     conditions_of,
     task_misfit,
 )
+from gstd.dispatch.matching import Asker, Balance
 from gstd.dispatch.needs import TaskClass
+from gstd.dispatch.queue import Candidate
 from gstd.kernel.settings import Policy
+from gstd.protocol.execution import Limits
 from gstd.protocol.matching import NO_LIMITS, DeviceLimits
 from gstd.protocol.types import Asset
 from gstd.protocol.work import OffersRequest
 
+LOOP = asyncio.new_event_loop()
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MODULES = [bytes([number]) * 32 for number in range(3)]
 POOLS = [UUID(int=number) for number in range(3)]
@@ -224,3 +229,55 @@ def test_the_first_rule_is_the_first_of_all_rules_and_the_stricter_limit_counts(
 def test_limits_survive_the_way_to_the_database_and_back(own: dict[str, Any]) -> None:
     limits = DeviceLimits(**own)
     assert msgspec.json.decode(msgspec.json.encode(limits), type=DeviceLimits) == limits
+
+
+@given(
+    st.lists(classes, min_size=1, max_size=4),
+    st.lists(st.tuples(wishes, st.integers(1, 1000)), min_size=1, max_size=4),
+)
+def test_a_device_is_never_matched_with_a_task_that_does_not_fit(
+    tasks: list[TaskClass], devices: list[tuple[dict[str, Any], int]]
+) -> None:
+    candidates = [candidate_of(task, number) for number, task in enumerate(tasks)]
+    askers = [asker_of(own, trust, number) for number, (own, trust) in enumerate(devices)]
+    room = dict.fromkeys(askers, 8)
+    for candidate, asker in Balance().match(candidates, askers, set(), room, NOW):
+        assert class_misfits(candidate.needs, asker.conditions) == []
+        run_ms = min(candidate.limits.wall_ms, candidate.limits.fuel / asker.conditions.fuel_per_ms)
+        assert NOW + timedelta(milliseconds=int(run_ms)) <= candidate.deadline
+
+
+def candidate_of(task: TaskClass, number: int) -> Candidate:
+    return Candidate(
+        task_id=UUID(int=number),
+        job_id=UUID(int=number),
+        wanted=2,
+        reward=task.reward,
+        asset=task.asset,
+        module_hash=task.module_hash,
+        limits=Limits(fuel=task.fuel, memory_bytes=task.memory_bytes, wall_ms=task.wall_ms),
+        profile=task.profile,
+        class_id=number,
+        min_trust=task.min_trust,
+        pool_id=task.pool_id,
+        deadline=NOW + timedelta(seconds=20),
+    )
+
+
+def asker_of(own: dict[str, Any], trust: int, number: int) -> Asker:
+    actor = DeviceActor(
+        device_id=UUID(int=number),
+        account_id=UUID(int=number),
+        name="a device",
+        public_key="00" * 32,
+        state="active",
+        trust=trust,
+        pools=(POOLS[0],),
+    )
+    request = OffersRequest(**{"profile": "wasm/1", **own})
+    return Asker(
+        device=actor,
+        request=request,
+        conditions=conditions_of(actor, request, Policy(slow_fuel_per_ms=1_000)),
+        answer=asyncio.Future(loop=LOOP),
+    )
