@@ -253,7 +253,7 @@ async def test_devices_heard_of_since_a_time_come_latest_first(
     valkey: EmbeddedValkey, open_bus: Open, shared: bool
 ) -> None:
     bus = await open_bus(valkey.address().url() if shared else None)
-    far = 4_000_000_000_000  # later than what other tests touch
+    far = 9_000_000_000_000_000  # later than what other tests touch
     devices = [uuid4().hex for _ in range(3)]
     for number, device in enumerate(devices):
         await bus.touch(device, far + number)
