@@ -24,6 +24,10 @@ KEYED = {
     "/api/v1/devices/codes",
     "/api/v1/devices/{device_id}/revoke",  # revoking twice is revoking
     "/api/v1/jobs/{job_id}/cancel",  # gives back only what is left, so twice gives nothing more
+    "/api/v1/pools",
+    "/api/v1/pools/{pool_id}/join",  # joining twice is joining
+    "/api/v1/pools/{pool_id}/leave",
+    "/api/v1/pools/{pool_id}/members/{account_id}/remove",
     "/api/v1/wasm/upload",  # the bytes are the module's name
 }
 """Twice does no harm to anybody's money; a key brings the first answer back."""

@@ -19,12 +19,16 @@ _sql = load_queries("gstd.accounts")
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """How a device's attempts ended: accepted, proved wrong, not ended by the device."""
+    """How a device's attempts ended: accepted, proved wrong, not ended by the device.
+
+    ``speeds`` were measured on accepted ones, in fuel per millisecond.
+    """
 
     device_id: UUID
     accepted: int = 0
     wrong: int = 0
     faults: int = 0
+    speeds: tuple[float, ...] = ()
 
 
 class Judged(Health, frozen=True, kw_only=True):
@@ -34,6 +38,7 @@ class Judged(Health, frozen=True, kw_only=True):
     account_id: UUID
     state: str
     trust: int
+    fuel_per_ms: float | None
 
 
 def trust_after(trust: int, accepted: int, wrong: int) -> int:
@@ -41,10 +46,17 @@ def trust_after(trust: int, accepted: int, wrong: int) -> int:
     return round((1000 - (1000 - trust) * 0.95**accepted) * 0.5**wrong)
 
 
+def speed_after(fuel_per_ms: float | None, measured: Sequence[float]) -> float | None:
+    """A moving average: the first measurement counts whole, each later one a fifth."""
+    for speed in measured:
+        fuel_per_ms = speed if fuel_per_ms is None else 0.8 * fuel_per_ms + 0.2 * speed
+    return fuel_per_ms
+
+
 async def judge_devices(
     connection: Connection, judgements: Sequence[Judgement], policy: Policy, now: datetime
 ) -> None:
-    """Move trust and health; suspend devices whose trust falls below the minimum.
+    """Move trust, health and speed; suspend devices whose trust falls below the minimum.
 
     One judgement per device.
     """
@@ -66,6 +78,7 @@ async def judge_devices(
         [device.ejections for device in after],
         [device.ejected_until for device in after],
         [device.quota for device in after],
+        [device.fuel_per_ms for device in after],
     )
     pairs = zip(before, after, strict=True)
     await append(connection, [event for pair in pairs for event in _events(*pair)], now)
@@ -79,7 +92,10 @@ def _judge(device: Judged, judgement: Judgement, policy: Policy, now: datetime) 
         judgement.faults, now, policy, jitter
     )
     return msgspec.structs.replace(
-        judged, state="suspended" if is_lost else device.state, trust=trust
+        judged,
+        state="suspended" if is_lost else device.state,
+        trust=trust,
+        fuel_per_ms=speed_after(device.fuel_per_ms, judgement.speeds),
     )
 
 

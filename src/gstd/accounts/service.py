@@ -20,6 +20,7 @@ from gstd.events.service import Event, append
 from gstd.kernel.ids import new_id
 from gstd.kernel.secrets import new_token, token_hash
 from gstd.kernel.settings import Policy
+from gstd.protocol.matching import DeviceLimits
 from gstd.protocol.people import (
     AccountView,
     DeviceView,
@@ -76,6 +77,13 @@ async def devices_of_keys(
     rows = await connection.fetch(_sql["devices_of_keys"], public_keys)
     devices = {device.public_key: device for device in to_structs(rows, DeviceActor)}
     return [devices.get(key) for key in public_keys]
+
+
+async def device_actors(
+    connection: Connection, device_ids: Sequence[UUID], owner: UUID | None = None
+) -> list[DeviceActor]:
+    """Those of the devices that exist, only the owner's if one is given."""
+    return to_structs(await connection.fetch(_sql["device_actors"], device_ids, owner), DeviceActor)
 
 
 async def new_enrolment_code(
@@ -159,6 +167,19 @@ async def revoke_device(
     if await connection.fetchval(_sql["revoke_device"], device_id, account_id) is None:
         raise DeviceNotFoundError
     event = Event(kind="device.revoked", accounts=(account_id,), data={"device_id": str(device_id)})
+    await append(connection, [event], now)
+    return await _device(connection, device_id)
+
+
+async def limit_device(
+    connection: Connection, account_id: UUID, device_id: UUID, limits: DeviceLimits, now: datetime
+) -> DeviceView:
+    """Set what a device takes. Raises ``DeviceNotFoundError`` for somebody else's."""
+    if await connection.fetchval(_sql["limit_device"], device_id, account_id, limits) is None:
+        raise DeviceNotFoundError
+    event = Event(
+        kind="device.limits_changed", accounts=(account_id,), data={"device_id": str(device_id)}
+    )
     await append(connection, [event], now)
     return await _device(connection, device_id)
 

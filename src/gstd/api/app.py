@@ -19,9 +19,11 @@ from gstd.api import (
     money,
     operations,
     people,
+    pools,
     problems,
     reference,
     wasm,
+    why,
     work,
 )
 from gstd.api.authentication import provide_actor, provide_device, provide_platform
@@ -48,11 +50,13 @@ def build_app(settings: Settings, clock: Clock | None = None) -> Litestar:
                 route_handlers=[
                     operations.router,
                     people.router,
+                    pools.router,
                     money.router,
                     wasm.router,
                     jobs.router,
                     corrections.router,
                     work.router,
+                    why.router,
                     audit.router,
                 ],
             ),

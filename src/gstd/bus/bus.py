@@ -207,6 +207,49 @@ class Bus:
             return int(found)
         return sum(seen >= at_ms for seen in self._local.presence.values())
 
+    async def latest_seen(self, at_ms: int, limit: int) -> dict[str, int]:
+        """Devices heard of since then, the latest first, with when; at most ``limit``."""
+
+        async def ask(client: Redis) -> dict[str, int]:
+            found: Any = await client.zrange(
+                "gstd:presence",
+                "+inf",
+                at_ms,
+                desc=True,
+                byscore=True,
+                offset=0,
+                num=limit,
+                withscores=True,
+            )
+            return {device.decode(): int(score) for device, score in found}
+
+        found: dict[str, int] | None = await self._try(ask, None)
+        if found is not None:
+            return found
+        latest = sorted(self._local.presence.items(), key=lambda item: -item[1])
+        return {device: at for device, at in latest[:limit] if at >= at_ms}
+
+    async def write_note(self, name: str, note: bytes, ttl_ms: int) -> None:
+        """Keep a note for every process to read, for a while."""
+        self._local.write(name, note, ttl_ms)
+
+        async def send(client: Redis) -> None:
+            await client.set(f"gstd:note:{name}", note, px=ttl_ms)
+
+        await self._try(send, None)
+
+    async def read_notes(self, names: Sequence[str]) -> list[bytes | None]:
+        """The notes of these names, where there are any."""
+        if not names:
+            return []
+
+        async def ask(client: Redis) -> list[bytes | None]:
+            notes: Any = await client.mget([f"gstd:note:{name}" for name in names])
+            return list(notes)
+
+        found = await self._try(ask, None)
+        return found if found is not None else [self._local.read(name) for name in names]
+
     async def _try(self, call: Callable[[Redis], Any], otherwise: T) -> Any | T:
         if self._client is None or time.monotonic() < self._down_until:
             return otherwise

@@ -59,6 +59,12 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
     ] = None,
     fuel: Annotated[int, typer.Option(help="Fuel per task.", min=1)] = Limits().fuel,
     memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=1)] = 256,
+    min_trust: Annotated[
+        int, typer.Option(help="Only devices of at least this trust.", min=0, max=1000)
+    ] = 0,
+    pool: Annotated[
+        UUID | None, typer.Option(help="Only devices of this private pool of yours.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What to call the job.")] = "job",
     watch_it: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     url: UrlOption = None,
@@ -83,6 +89,8 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
         priority=priority,
         deadline=end,
         limits=Limits(fuel=fuel, memory_bytes=memory_mb << 20),
+        min_trust=min_trust,
+        pool=pool,
     )
 
     async def work() -> JobView:

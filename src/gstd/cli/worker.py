@@ -7,11 +7,25 @@ import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
+from uuid import UUID
 
 import typer
 
+from gstd.cli.limits import (
+    AllowOption,
+    AssetOption,
+    DenyOption,
+    MaxSecondsOption,
+    MinRewardOption,
+    OnlyPoolsOption,
+    PoolOption,
+    changed,
+    limits_of,
+    words_of,
+)
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, run, table
 from gstd.kernel.money import format_gstd
+from gstd.protocol.matching import NO_LIMITS, DeviceLimits
 from gstd.worker.misbehave import Misbehaviour
 
 if TYPE_CHECKING:
@@ -29,7 +43,7 @@ HomeOption = Annotated[
 
 
 @app.command()
-def start(
+def start(  # noqa: PLR0913, PLR0917 - every option of a worker
     name: Annotated[str, typer.Option(help="What to call this device.")] = socket.gethostname(),
     code: Annotated[
         str | None,
@@ -38,6 +52,13 @@ def start(
     home: HomeOption = Path("~/.local/state/gstd/worker"),
     slots: Annotated[int, typer.Option(help="Tasks at a time.", min=1, max=64)] = 1,
     memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=16)] = 256,
+    min_reward: MinRewardOption = None,
+    max_seconds: MaxSecondsOption = None,
+    asset: AssetOption = None,
+    allow: AllowOption = None,
+    deny: DenyOption = None,
+    pool: PoolOption = None,
+    only_pools: OnlyPoolsOption = False,
     misbehave: Annotated[
         Misbehaviour | None,
         typer.Option(help="A testing aid: `flip` makes every result wrong, to watch it be caught."),
@@ -48,6 +69,16 @@ def start(
     from gstd.cli.processes import configure_logs
     from gstd.embedded.leash import hold_leash
 
+    given = limits_of(
+        min_reward=min_reward,
+        max_seconds=max_seconds,
+        asset=asset,
+        allow=allow,
+        deny=deny,
+        pool=pool,
+        only_pools=only_pools,
+    )
+    limits = changed(NO_LIMITS, given)
     hold_leash()
     configure_logs(level=logging.ERROR)  # the narrator tells the rest
     ending = run(
@@ -57,6 +88,7 @@ def start(
             home=home.expanduser(),
             slots=slots,
             memory_bytes=memory_mb << 20,
+            limits=limits,
             misbehave=misbehave,
             url=url,
         )
@@ -73,6 +105,7 @@ async def _start(
     home: Path,
     slots: int,
     memory_bytes: int,
+    limits: DeviceLimits,
     misbehave: Misbehaviour | None,
     url: str | None,
 ) -> Ending:
@@ -97,6 +130,7 @@ async def _start(
                 WorkerOptions(
                     slots=slots,
                     memory_bytes=memory_bytes,
+                    limits=limits,
                     alter=alteration(misbehave),
                     on_event=_Narrator().tell,
                 ),
@@ -199,6 +233,56 @@ def code(url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption =
     emit(run(work()), as_json, lambda made: made.code)
 
 
+@app.command()
+def limit(  # noqa: PLR0913, PLR0917 - every limit of a device
+    device: Annotated[UUID, typer.Argument(help="The device's id.")],
+    memory_mb: Annotated[
+        int | None, typer.Option(help="Take no task that may use more memory, in MiB.", min=1)
+    ] = None,
+    min_reward: MinRewardOption = None,
+    max_seconds: MaxSecondsOption = None,
+    asset: AssetOption = None,
+    allow: AllowOption = None,
+    deny: DenyOption = None,
+    pool: PoolOption = None,
+    no_pools: Annotated[
+        bool, typer.Option("--no-pools", help="Serve none of your private pools.")
+    ] = False,
+    only_pools: OnlyPoolsOption = False,
+    clear: Annotated[bool, typer.Option("--clear", help="First lift every limit.")] = False,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set what a device of yours takes; limits that are not named stay.
+
+    Limits that the worker was started with count as well, where they are stricter.
+    """
+    from gstd.cli.session import connect
+
+    given = limits_of(
+        min_reward=min_reward,
+        max_seconds=max_seconds,
+        asset=asset,
+        allow=allow,
+        deny=deny,
+        pool=pool,
+        only_pools=only_pools,
+    )
+    if memory_mb is not None:
+        given["memory_bytes"] = memory_mb << 20
+    if no_pools:
+        given["pools"] = []
+
+    async def work() -> DeviceView:
+        async with connect(url, api_key) as client:
+            before = {one.id: one.limits for one in await client.devices()}
+            present = NO_LIMITS if clear else before.get(device, NO_LIMITS)
+            return await client.limit_device(device, changed(present, given))
+
+    emit(run(work()), as_json, lambda view: words_of(view.limits) or "takes every task")
+
+
 @app.command("list")
 def list_devices(
     url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption = False
@@ -216,9 +300,13 @@ def list_devices(
 def _rows(devices: list[DeviceView]) -> Table | str:
     if not devices:
         return "No devices yet. Start one: gstd worker start"
-    rows = table("Devices", "id", "name", "state", "#trust", "#accepted", "#rejected", "last seen")
+    rows = table(
+        "Devices", "id", "name", "state", "#trust", "#accepted", "#rejected", "last seen", "takes"
+    )
     for device in devices:
         seen = f"{device.last_seen_at:%Y-%m-%d %H:%M:%S}" if device.last_seen_at else "never"
         counts = (str(device.trust), str(device.accepted), str(device.rejected))
-        rows.add_row(str(device.id), device.name, device.state, *counts, seen)
+        rows.add_row(
+            str(device.id), device.name, device.state, *counts, seen, words_of(device.limits)
+        )
     return rows

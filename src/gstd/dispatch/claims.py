@@ -17,7 +17,12 @@ from gstd.accounts.model import DeviceActor
 from gstd.database.connection import Connection
 from gstd.database.notebook import note_queued
 from gstd.database.sql import load_queries
-from gstd.dispatch.errors import InvalidProofError, OfferExpiredError
+from gstd.dispatch.errors import (
+    InvalidProofError,
+    NeedsMoreTrustError,
+    OfferExpiredError,
+    PrivatePoolError,
+)
 from gstd.kernel.errors import GstdError, Refusal
 from gstd.kernel.ids import new_id
 from gstd.kernel.settings import Policy
@@ -107,10 +112,32 @@ async def claim(
     )
     note_queued(row["task_id"] for row in rows)
     claimed = {(row["device_id"], row["offer_id"]): _claimed(dict(row), policy) for row in rows}
+    missed = [one for one in claims if (one.device.device_id, one.item.offer_id) not in claimed]
+    barred = await _barred(connection, missed) if missed else {}
     return [
-        claimed.get((one.device.device_id, one.item.offer_id)) or TaskTakenError().refusal()
+        claimed.get((one.device.device_id, one.item.offer_id))
+        or barred.get((one.device.device_id, one.item.task_id), TaskTakenError()).refusal()
         for one in claims
     ]
+
+
+async def _barred(
+    connection: Connection, claims: Sequence[Proven]
+) -> dict[tuple[UUID, UUID], GstdError]:
+    """Why devices may not have tasks, where it is not that somebody else has them."""
+    rows = await connection.fetch(
+        _sql["barred_tasks"],
+        [one.device.device_id for one in claims],
+        [one.item.task_id for one in claims],
+    )
+    return {
+        (row["device_id"], row["task_id"]): NeedsMoreTrustError(
+            f"trust {row['trust']} is below {row['min_trust']}"
+        )
+        if row["trust"] < row["min_trust"]
+        else PrivatePoolError()
+        for row in rows
+    }
 
 
 def _claimed(row: dict[str, object], policy: Policy) -> Claimed:

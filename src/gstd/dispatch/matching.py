@@ -12,6 +12,7 @@ import msgspec
 from gstd.accounts.health import Circuit
 from gstd.accounts.model import DeviceActor
 from gstd.dispatch.balance import RoundRobin
+from gstd.dispatch.eligibility import Conditions, Rule, class_misfit, task_misfit
 from gstd.dispatch.needs import TaskClass
 from gstd.dispatch.queue import NOTHING, Candidate, Meeting, Running
 from gstd.protocol.work import Offer, OffersRequest
@@ -25,21 +26,41 @@ class Asker(msgspec.Struct, eq=False, kw_only=True):
 
     device: DeviceActor
     request: OffersRequest
+    conditions: Conditions
     answer: asyncio.Future[list[Offer]]
     waiting: Sequence[TaskClass] = ()
     """What was ready at the last look, whether it fits or not."""
 
     has_room: bool = True
-    has_met: bool = False
-    """Whether the last look left out tasks that this account or device has tried."""
+    misfits: set[Rule] = set()
+    """What kept single tasks of fitting classes from this device at the last look."""
 
-    def fits(self, needs: TaskClass) -> str | None:
-        """``None`` when the device may run such tasks, else why not."""
-        if needs.profile != self.request.profile:
-            return "need another execution profile"
-        if needs.memory_bytes > self.request.memory_bytes:
-            return "need more memory"
-        return None
+    verdicts: dict[int, Rule | None] = {}
+    """What was found of classes; a device's conditions hold as long as it waits."""
+
+    def begin_look(self, waiting: Sequence[TaskClass], *, has_room: bool) -> None:
+        """Forget what the last look found."""
+        self.waiting, self.has_room, self.misfits = waiting, has_room, set()
+
+    def class_misfit(self, needs: TaskClass) -> Rule | None:
+        """``None`` when the device may run tasks of the class, else the first rule against it."""
+        if needs.id not in self.verdicts:
+            self.verdicts[needs.id] = class_misfit(needs, self.conditions)
+        return self.verdicts[needs.id]
+
+    def may_run(
+        self, candidate: Candidate, needs: TaskClass, barred: set[Meeting], now: datetime
+    ) -> bool:
+        """Whether this task of the class is for the device; remembers why not."""
+        if self.class_misfit(needs) is not None:
+            return False
+        tried = _met_before(candidate, self.device, barred)
+        misfit = task_misfit(
+            needs, self.conditions, deadline=candidate.deadline, tried=tried, now=now
+        )
+        if misfit is not None:
+            self.misfits.add(misfit)
+        return misfit is None
 
     def idle(self) -> str:
         """Why there is nothing for this device."""
@@ -47,12 +68,12 @@ class Asker(msgspec.Struct, eq=False, kw_only=True):
             return "resting: it holds as many tasks as it may, or has failed too often lately"
         if not self.waiting:
             return "no task is waiting"
-        reasons = [why for needs in self.waiting if (why := self.fits(needs)) is not None]
-        if self.has_met:
-            reasons.append("were tried by this account or device")
-        elif len(reasons) < len(self.waiting):
-            reasons.append("are shown to other devices")
-        return "tasks are waiting: " + ", ".join(f"some {why}" for why in dict.fromkeys(reasons))
+        found = [self.class_misfit(needs) for needs in self.waiting]
+        rules = dict.fromkeys(rule for rule in (*found, *self.misfits) if rule is not None)
+        reasons = [rule.of_some() for rule in rules]
+        if None in found and not self.misfits:
+            reasons.append("some are shown to other devices")
+        return "tasks are waiting: " + ", ".join(reasons)
 
     def settle(self, offers: list[Offer]) -> None:
         """Answer, unless the device has its answer or is gone."""
@@ -73,6 +94,7 @@ class Balance:
         askers: Sequence[Asker],
         barred: set[Meeting],
         room: Mapping[Asker, int],
+        now: datetime,
     ) -> list[tuple[Candidate, Asker]]:
         """Tasks in queue order, each to a fitting device that has room, by weighted turns.
 
@@ -83,7 +105,12 @@ class Balance:
         for candidate in candidates:
             if not any(left.values()):
                 break
-            fitting = _fitting(candidate, classes[candidate.class_id], askers, barred, left)
+            needs = classes[candidate.class_id]
+            fitting = [
+                asker
+                for asker in askers
+                if left[asker] and asker.may_run(candidate, needs, barred, now)
+            ]
             for asker in self._choose(candidate, fitting, left):
                 left[asker] -= 1
                 matches.append((candidate, asker))
@@ -126,26 +153,6 @@ def room_for(
     return room
 
 
-def _fitting(
-    candidate: Candidate,
-    needs: TaskClass,
-    askers: Sequence[Asker],
-    barred: set[Meeting],
-    left: Mapping[Asker, int],
-) -> list[Asker]:
-    """Who has room and may run the task; notes who may not because it has tried."""
-    fitting = []
-    for asker in askers:
-        if left[asker] == 0 or asker.fits(needs) is not None:
-            continue
-        if _met_before(candidate, asker, barred):
-            asker.has_met = True
-        else:
-            fitting.append(asker)
-    return fitting
-
-
-def _met_before(candidate: Candidate, asker: Asker, barred: set[Meeting]) -> bool:
-    device = asker.device
+def _met_before(candidate: Candidate, device: DeviceActor, barred: set[Meeting]) -> bool:
     keys = {(candidate.task_id, device.account_id), (candidate.task_id, device.device_id)}
     return bool(keys & barred)

@@ -22,6 +22,8 @@ from gstd.accounts.model import DeviceActor
 from gstd.bus.bus import Bus, Hint
 from gstd.bus.queue_index import IndexUnavailableError
 from gstd.database.connection import Connection, Database
+from gstd.dispatch.asking import note_asking
+from gstd.dispatch.eligibility import conditions_of
 from gstd.dispatch.indexing import Indexer
 from gstd.dispatch.matching import Asker, Balance, room_for
 from gstd.dispatch.needs import TaskClass
@@ -98,10 +100,16 @@ class Matchmaker:
     async def offers(self, device: DeviceActor, request: OffersRequest) -> OffersResponse:
         """Offers for the device's free slots, at the latest after ``wait_ms``."""
         loop = asyncio.get_running_loop()
-        asker = Asker(device=device, request=request, answer=loop.create_future())
+        asker = Asker(
+            device=device,
+            request=request,
+            conditions=conditions_of(device, request, self._policy),
+            answer=loop.create_future(),
+        )
         self._askers.append(asker)
         self._news.set()
         try:
+            await note_asking(self._bus, device.device_id, request, self._clock.now())
             # One look always happens, so even a device that does not wait learns why it idles.
             async with asyncio.timeout(max(request.wait_ms / 1000, POLL_S)):
                 offers = await asker.answer
@@ -146,8 +154,7 @@ class Matchmaker:
             running = await running_on(connection, devices, self._policy, now)
             room = room_for(askers, running, now)
             for asker in askers:
-                asker.waiting, asker.has_met = tuple(classes.values()), False
-                asker.has_room = room[asker] > 0
+                asker.begin_look(tuple(classes.values()), has_room=room[asker] > 0)
             matches = await self._matches(connection, queue, classes, room, now)
         kept = await queue.reserve([_shown(candidate) for candidate, _ in matches])
         self._popped += sum(kept)
@@ -178,7 +185,7 @@ class Matchmaker:
         fitting = [
             class_id
             for class_id, needs in classes.items()
-            if any(asker.fits(needs) is None for asker in left)
+            if any(asker.class_misfit(needs) is None for asker in left)
         ]
         matches: list[tuple[Candidate, Asker]] = []
         seen: set[UUID] = set()
@@ -191,7 +198,7 @@ class Matchmaker:
             popped, every = self._popped + len(matches), self._policy.overdue_every
             in_order = list(in_turn(fresh, popped, every, ms_since_epoch(now), cut))
             barred = await self._barred(connection, in_order, left, now)
-            more = self._balance.match(in_order, classes, list(left), barred, left)
+            more = self._balance.match(in_order, classes, list(left), barred, left, now)
             matches += more
             for _, asker in more:
                 left[asker] -= 1

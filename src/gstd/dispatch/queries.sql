@@ -50,7 +50,7 @@ FROM lane CROSS JOIN LATERAL (
 ORDER BY lane.level, lane.class_id, head.order_key, head.id;
 
 -- name: candidates
-SELECT t.id AS task_id, t.job_id, t.class_id, t.order_key, t.wanted, j.reward, j.asset,
+SELECT t.id AS task_id, t.job_id, t.class_id, t.order_key, t.wanted, t.deadline, j.reward, j.asset,
     j.module_hash, j.limits, j.profile
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.id = ANY ($1) AND t.wanted > 0 AND NOT t.delayed AND t.deadline > $2
@@ -106,7 +106,10 @@ WITH item AS (
     FROM item i JOIN device d ON d.id = i.device_id
     JOIN task t ON t.id = i.task_id JOIN job j ON j.id = t.job_id
     WHERE t.wanted > 0 AND t.available_at <= $7 AND t.deadline > $7
-        AND d.state = 'active'
+        AND d.state = 'active' AND d.trust >= j.min_trust
+        AND (j.pool_id IS NULL OR EXISTS (
+            SELECT FROM pool_member m WHERE m.pool_id = j.pool_id AND m.account_id = d.account_id
+        ))
         AND NOT EXISTS (SELECT FROM attempt a WHERE a.offer_id = i.offer_id)
         AND NOT EXISTS (
             SELECT FROM attempt a WHERE a.task_id = i.task_id AND (
@@ -154,6 +157,16 @@ WITH item AS (
 SELECT mine.device_id, mine.offer_id, mine.id AS attempt_id, mine.task_id, mine.revision,
     j.module_hash, j.metered_hash, j.profile, t.input, j.limits
 FROM mine JOIN task t ON t.id = mine.task_id JOIN job j ON j.id = t.job_id;
+
+-- name: barred_tasks
+-- Which of these devices may not have which of the tasks, whoever else has them.
+SELECT d.id AS device_id, t.id AS task_id, d.trust, j.min_trust
+FROM unnest($1::uuid[], $2::uuid[]) AS n (device_id, task_id)
+JOIN device d ON d.id = n.device_id
+JOIN task t ON t.id = n.task_id JOIN job j ON j.id = t.job_id
+WHERE d.trust < j.min_trust OR (j.pool_id IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pool_member m WHERE m.pool_id = j.pool_id AND m.account_id = d.account_id
+));
 
 -- name: heartbeat
 -- Does without the tasks' locks, so it locks the attempts in order. A subtraction, here and below,
@@ -272,3 +285,51 @@ SELECT
             SELECT FROM attempt WHERE state = 'running' ORDER BY lease_until LIMIT $3
         ) AS held
     ) AS running;
+
+-- name: task_to_explain
+SELECT t.id, t.class_id, t.state, t.reason, t.delayed, t.available_at, t.deadline, t.order_key,
+    a.running, a.running_until, r.state AS run_state, r.lease_until AS run_until,
+    (
+        SELECT count(*) FROM referee_run o WHERE o.state = 'queued' AND o.created_at < r.created_at
+    ) AS runs_ahead
+FROM task t JOIN job j ON j.id = t.job_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS running, max(a.ends_at) AS running_until
+    FROM attempt a WHERE a.task_id = t.id AND a.state = 'running'
+) a
+LEFT JOIN referee_run r ON r.metered_hash = j.metered_hash AND r.profile = j.profile
+    AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
+WHERE t.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
+
+-- name: class
+SELECT * FROM task_class WHERE id = $1;
+
+-- name: counted_classes
+-- Jumps from class to class in the index; counts at most 1 000 tasks of each.
+WITH RECURSIVE ready (id) AS (
+    (SELECT class_id FROM task WHERE wanted > 0 AND NOT delayed ORDER BY class_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT t.class_id FROM task t
+        WHERE t.wanted > 0 AND NOT t.delayed AND t.class_id > ready.id
+        ORDER BY t.class_id LIMIT 1
+    )
+    FROM ready WHERE ready.id IS NOT NULL
+)
+SELECT c.*, (
+    SELECT count(*) FROM (
+        SELECT FROM task t WHERE t.class_id = c.id AND t.wanted > 0 AND NOT t.delayed LIMIT 1000
+    ) AS counted
+) AS tasks
+FROM ready JOIN task_class c ON c.id = ready.id
+LIMIT 1000;
+
+-- name: count_ahead
+SELECT count(*) FROM (
+    SELECT FROM task t
+    WHERE t.class_id = ANY ($1) AND t.wanted > 0 AND NOT t.delayed AND (t.order_key, t.id) < ($2, $3)
+    LIMIT 10000
+) AS ahead;
+
+-- name: count_claims
+SELECT count(*) FROM attempt WHERE device_id = ANY ($1) AND claimed_at > $2;

@@ -45,6 +45,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     module_hash: bytes
     limits: Limits
     profile: str
+    deadline: datetime
     shown: int = 0
 
 

@@ -111,6 +111,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slow_fuel_per_ms: Positive = 100_000
     """What a slow device runs in a millisecond; the longest time of a task is reckoned by it."""
 
+    measured_fuel: Positive = 100_000_000
+    """Accepted runs of at least so much fuel measure a device's speed."""
+
     same_device_after_ms: Positive = 60_000
     """How long a task waits for another device before the one that failed may try again."""
 

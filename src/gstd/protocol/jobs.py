@@ -72,7 +72,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``reward_nano`` is what a worker receives per accepted result. ``deadline`` must lie in the
     future; without one the job expires after the platform's longest job life. Devices below
-    ``min_trust`` do not get its tasks.
+    ``min_trust`` do not get its tasks, and with a ``pool`` only devices of its members do.
     """
 
     module: HexHash
@@ -89,6 +89,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     deadline: datetime | None = None
     limits: Limits = Limits()
     min_trust: Annotated[int, Meta(ge=0, le=1000)] = 0
+    pool: UUID | None = None
 
 
 class OrderChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -168,6 +169,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     deadline: datetime
     closed_at: datetime | None
+    min_trust: int = 0
+    pool: UUID | None = None
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import httpx2
 
 from gstd.sdk.audit_log import AuditLog
 from gstd.sdk.jobs import Jobs
+from gstd.sdk.matching import Matching
 from gstd.sdk.modules import Modules
 from gstd.sdk.money import Money
 from gstd.sdk.operations import Operations
@@ -17,7 +18,7 @@ from gstd.sdk.people import People
 from gstd.sdk.transport import BearerKey, Transport
 
 
-class Client(People, Money, Modules, Jobs, AuditLog, Operations):
+class Client(People, Matching, Money, Modules, Jobs, AuditLog, Operations):
     """Calls the platform with an account's API key; without one only ``health`` answers.
 
     Methods raise ``ApiError`` with the platform's code and hint, ``UnreachableError``, or

@@ -104,7 +104,7 @@ async def _write(
     await store.write_steps(connection, {move.task.id: move.step for move in moves}, now)
     await store.write_decisions(connection, decisions, now)
     await _move_money(connection, moves, policy, now)
-    await judge_devices(connection, _judgements(moves), policy, now)
+    await judge_devices(connection, _judgements(moves, policy), policy, now)
     await append(connection, _events(moves), now)
 
 
@@ -170,21 +170,30 @@ def referee_cost(fuel: int, policy: Policy) -> int:
     return -(-fuel * policy.referee_nano_per_gfuel // FUEL_PER_GFUEL)
 
 
-def _judgements(moves: Sequence[Move]) -> list[Judgement]:
-    """What devices did. The tasks of one's own account earn no trust."""
+def _judgements(moves: Sequence[Move], policy: Policy) -> list[Judgement]:
+    """What devices did. The tasks of one's own account earn no trust and measure no speed."""
     right: dict[UUID, int] = defaultdict(int)
     wrong: dict[UUID, int] = defaultdict(int)
+    speeds: dict[UUID, list[float]] = defaultdict(list)
     for move in moves:
         for decision in move.step.decisions:
-            device = decision.attempt.device_id
-            is_own = decision.attempt.account_id == move.task.owner
-            right[device] += decision.state is AttemptState.ACCEPTED and not is_own
-            wrong[device] += decision.verdict is Verdict.WRONG
+            attempt = decision.attempt
+            wrong[attempt.device_id] += decision.verdict is Verdict.WRONG
+            if decision.state is AttemptState.ACCEPTED and attempt.account_id != move.task.owner:
+                right[attempt.device_id] += 1
+                speeds[attempt.device_id] += _speed(attempt, policy)
     return [
-        Judgement(device, right[device], wrong[device])
+        Judgement(device, right[device], wrong[device], speeds=tuple(speeds[device]))
         for device in sorted({*right, *wrong})
         if right[device] or wrong[device]
     ]
+
+
+def _speed(attempt: Attempt, policy: Policy) -> list[float]:
+    """Fuel per millisecond, of a run long enough to say more of the device than of the network."""
+    fuel = attempt.result.fuel if attempt.result is not None else 0
+    is_measured = fuel >= policy.measured_fuel and attempt.run_ms > 0
+    return [fuel / attempt.run_ms] if is_measured else []
 
 
 def _events(moves: Sequence[Move]) -> list[Event]:

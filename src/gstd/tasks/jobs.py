@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from gstd.accounts import pools
 from gstd.accounts.model import shard_of
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, to_structs
@@ -135,9 +136,12 @@ async def post_job(
 ) -> UUID:
     """Lock the money of every task and make the job, or neither; makes the first task rows.
 
-    Raises ``InvalidJobError`` or ``InsufficientFundsError``; then nothing has changed.
+    Raises ``InvalidJobError``, ``InsufficientFundsError``, or ``PoolNotFoundError`` for a pool that
+    the owner has not joined; then nothing has changed.
     """
     price = quote(request, policy)
+    if request.pool is not None:
+        await pools.must_be_member(connection, request.pool, owner)
     deadline = _check(request, module, policy, now)
     job_id = new_id()
     total = int(price.total_nano)
@@ -160,7 +164,7 @@ async def post_job(
         request.min_trust,
         int(price.reward_nano),
         request.asset.value,
-        None,
+        request.pool,
     )
     await connection.execute(
         sql["insert_job"],
@@ -187,7 +191,7 @@ async def post_job(
         inputs_hash,
         now,
         request.min_trust,
-        None,
+        request.pool,
         class_id,
     )
     event = Event(

@@ -98,6 +98,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict | None
     decided_at: datetime | None
     result: Result | None
+    claimed_at: datetime | None = None
+    submitted_at: datetime | None = None
+
+    @property
+    def run_ms(self) -> int:
+        """From the claim to the result by the platform's clock; 0 without a result."""
+        if self.claimed_at is None or self.submitted_at is None:
+            return 0
+        return (self.submitted_at - self.claimed_at) // timedelta(milliseconds=1)
 
 
 class RefereeRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,6 +93,7 @@ ORDER BY t.id;
 
 -- name: attempts_of
 SELECT a.task_id, a.id, a.device_id, a.account_id, a.state, a.verdict, a.decided_at,
+    a.claimed_at, a.submitted_at,
     a.result_hash, a.status, a.exit_code, a.fuel, a.output_hash, a.output_bytes
 FROM attempt a JOIN task t ON t.id = a.task_id AND t.revision = a.revision
 WHERE a.task_id = ANY ($1) ORDER BY a.id;
@@ -252,7 +253,7 @@ RETURNING j.id, j.account_id;
 -- name: job
 SELECT j.id, j.account_id, j.name, j.state, j.module_hash, j.tier, j.quorum, j.priority, j.asset,
     j.reward, j.fee, j.referee, j.task_lock, j.task_count, j.made, j.dropped, j.limits, j.profile,
-    j.created_at, j.deadline, j.closed_at
+    j.created_at, j.deadline, j.closed_at, j.min_trust, j.pool_id
 FROM job j WHERE j.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
 
 -- name: jobs_of_account

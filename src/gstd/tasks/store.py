@@ -57,6 +57,8 @@ async def attempts_of(
                 verdict=Verdict(row["verdict"]) if row["verdict"] else None,
                 decided_at=row["decided_at"],
                 result=_result(dict(row)),
+                claimed_at=row["claimed_at"],
+                submitted_at=row["submitted_at"],
             )
         )
     return found

@@ -69,6 +69,8 @@ async def job_view(connection: Connection, job_id: UUID, reader: UUID | None) ->
         created_at=row["created_at"],
         deadline=row["deadline"],
         closed_at=row["closed_at"],
+        min_trust=row["min_trust"],
+        pool=row["pool_id"],
     )
 
 

@@ -226,3 +226,36 @@ def test_notes_that_ended_are_swept_and_the_rest_is_not_walked_every_time() -> N
     assert len(notes._holds) < 22_500
     assert not notes.hold("long 0", 1, 60_000)
     assert notes._sweep_above > 10_000
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_note_is_read_until_its_time_is_over(
+    valkey: EmbeddedValkey, open_bus: Open, shared: bool
+) -> None:
+    url = valkey.address().url() if shared else None
+    bus = await open_bus(url)
+    reader = await open_bus(url) if shared else bus
+    name, brief = uuid4().hex, uuid4().hex
+    assert await reader.read_notes([]) == []
+    await bus.write_note(name, b"one", 60_000)
+    await bus.write_note(name, b"two", 60_000)
+    await bus.write_note(brief, b"three", 500)
+    assert await reader.read_notes([name, "nobody"]) == [b"two", None]
+
+    async def is_over() -> bool:
+        return await reader.read_notes([brief]) == [None]
+
+    await until(is_over)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_devices_heard_of_since_a_time_come_latest_first(
+    valkey: EmbeddedValkey, open_bus: Open, shared: bool
+) -> None:
+    bus = await open_bus(valkey.address().url() if shared else None)
+    far = 9_000_000_000_000_000  # later than what other tests touch
+    devices = [uuid4().hex for _ in range(3)]
+    for number, device in enumerate(devices):
+        await bus.touch(device, far + number)
+    assert await bus.latest_seen(far + 1, 10) == {devices[2]: far + 2, devices[1]: far + 1}
+    assert await bus.latest_seen(far, 1) == {devices[2]: far + 2}
