@@ -73,13 +73,13 @@ async def set_trust(world: World, device: Device, trust: int) -> None:
         (
             {"min_reward_nano": {Asset.TEST: str(REWARD + 1)}},
             {"min_reward_nano": {Asset.TEST: str(REWARD), Asset.GSTD: str(10 * REWARD)}},
-            "pays below its minimum reward",
+            "pay below its minimum reward",
         ),
         ({"assets": [Asset.GSTD]}, {"assets": [Asset.GSTD, Asset.TEST]}, "does not want"),
         ({"allowed_modules": ["0" * 64]}, {"allowed_modules": None}, "does not list"),
         ({"denied_modules": ["MODULE"]}, {"denied_modules": ["0" * 64]}, "denies"),
         ({"public": False}, {"public": True}, "only its pools' tasks"),
-        ({"memory_bytes": (256 << 20) - 1}, {"memory_bytes": 256 << 20}, "needs more memory"),
+        ({"memory_bytes": (256 << 20) - 1}, {"memory_bytes": 256 << 20}, "need more memory"),
     ],
 )
 async def test_a_limit_refuses_and_admits_whoever_sets_it(
@@ -96,7 +96,7 @@ async def test_a_limit_refuses_and_admits_whoever_sets_it(
     told = await ask(world, maker, asking, **refused)
     assert told.offers == []
     assert told.idle is not None
-    assert told.idle.startswith("1 task is waiting: 1 ")
+    assert told.idle.startswith("tasks are waiting: some ")
     assert words in told.idle
     await limit(world, limited, **refused)
     assert words in str((await ask(world, maker, limited, **admitted)).idle)
@@ -129,7 +129,7 @@ async def test_trust_is_asked_for_at_the_offer_and_again_at_the_claim(
     job = await world.job(min_trust=600)
     [task] = await world.tasks(job.id)
     device = await world.device()
-    assert "needs more trust" in str((await ask(world, maker, device)).idle)
+    assert "need more trust" in str((await ask(world, maker, device)).idle)
     [refusal] = await world.claim_all(device, [task.id])
     assert isinstance(refusal, Refusal)
     assert (refusal.code, refusal.detail) == ("needs_more_trust", "trust 500 is below 600")
@@ -263,5 +263,5 @@ async def test_a_deadline_too_near_for_the_measured_speed_is_left_to_faster_devi
     job = await world.job(deadline=deadline, limits=limits)
     told = (await ask(world, maker, new)).idle
     assert told is not None
-    assert "cannot be finished before its deadline at this device's measured speed" in told
+    assert "cannot be finished before their deadlines at this device's measured speed" in told
     assert [offer.job_id for offer in (await ask(world, maker, fast)).offers] == [job.id]
