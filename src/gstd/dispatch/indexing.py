@@ -15,7 +15,7 @@ import structlog
 
 from gstd.bus.bus import Bus
 from gstd.bus.queue_index import LAST_KEY, IndexUnavailableError, Place, Span
-from gstd.database.connection import Database, to_structs
+from gstd.database.connection import Database
 from gstd.database.sql import load_queries
 from gstd.kernel.clock import Clock
 
@@ -126,7 +126,7 @@ class Indexer:
             return []
         async with self._database.connection() as connection:
             rows = await connection.fetch(_sql["places"], list(tasks), self._clock.now())
-        return to_structs(rows, Place)
+        return [Place(*row) for row in rows]
 
     async def _page(self, after: Place) -> list[Place]:
         async with self._database.connection() as connection:
@@ -138,7 +138,7 @@ class Indexer:
                 self._clock.now(),
                 PAGE,
             )
-        return to_structs(rows, Place)
+        return [Place(*row) for row in rows]
 
 
 def _spans(page: Sequence[Place], after: Place) -> list[Span]:

@@ -153,8 +153,9 @@ class Matchmaker:
             devices = [asker.device.device_id for asker in askers]
             running = await running_on(connection, devices, self._policy, now)
             room = room_for(askers, running, now)
+            waiting = tuple(classes.values())
             for asker in askers:
-                asker.begin_look(tuple(classes.values()), has_room=room[asker] > 0)
+                asker.begin_look(waiting, has_room=room[asker] > 0)
             matches = await self._matches(connection, queue, classes, room, now)
         kept = await queue.reserve([_shown(candidate) for candidate, _ in matches])
         self._popped += sum(kept)
@@ -181,24 +182,24 @@ class Matchmaker:
         now: datetime,
     ) -> list[tuple[Candidate, Asker]]:
         """Who gets what, looking deeper while somebody could be served by what comes later."""
-        left = {asker: places for asker, places in room.items() if places}
-        fitting = [
-            class_id
-            for class_id, needs in classes.items()
-            if any(asker.class_misfit(needs) is None for asker in left)
-        ]
+        left = {
+            asker: places
+            for asker, places in room.items()
+            if places and any(asker.class_misfit(needs) is None for needs in classes.values())
+        }
         matches: list[tuple[Candidate, Asker]] = []
         seen: set[UUID] = set()
         served = depth = min(sum(left.values()), SERVED_AT_ONCE)
-        while fitting and len(matches) < served:
-            heads = await queue.heads(connection, fitting, depth, now)
+        while len(matches) < served:
+            hungry = [asker for asker, places in left.items() if places]
+            heads = await queue.heads(connection, _fitting(classes, hungry), depth, now)
             # At the last depth an account that has met everything there gets what comes after.
             cut = heads.cut if depth < DEEPEST else ()
             fresh = [task for task in heads.tasks if task.task_id not in seen]
             popped, every = self._popped + len(matches), self._policy.overdue_every
             in_order = list(in_turn(fresh, popped, every, ms_since_epoch(now), cut))
-            barred = await self._barred(connection, in_order, left, now)
-            more = self._balance.match(in_order, classes, list(left), barred, left, now)
+            barred = await self._barred(connection, in_order, hungry, now)
+            more = self._balance.match(in_order, classes, hungry, barred, left, now)
             matches += more
             for _, asker in more:
                 left[asker] -= 1
@@ -250,6 +251,15 @@ class Matchmaker:
 
 def _difficulty(candidate: Candidate) -> Difficulty:
     return difficulty_for(candidate.reward, candidate.limits.wall_ms)
+
+
+def _fitting(classes: Mapping[int, TaskClass], askers: Sequence[Asker]) -> list[int]:
+    """The classes that somebody fits."""
+    return [
+        class_id
+        for class_id, needs in classes.items()
+        if any(asker.class_misfit(needs) is None for asker in askers)
+    ]
 
 
 def _shown(candidate: Candidate) -> Shown:

@@ -50,10 +50,14 @@ FROM lane CROSS JOIN LATERAL (
 ORDER BY lane.level, lane.class_id, head.order_key, head.id;
 
 -- name: candidates
+-- Found by id before anything is asked of them: never by a walk through all that is ready.
+WITH found AS MATERIALIZED (
+    SELECT id, job_id, class_id, order_key, wanted, delayed, deadline FROM task WHERE id = ANY ($1)
+)
 SELECT t.id AS task_id, t.job_id, t.class_id, t.order_key, t.wanted, t.deadline, j.reward, j.asset,
     j.module_hash, j.limits, j.profile
-FROM task t JOIN job j ON j.id = t.job_id
-WHERE t.id = ANY ($1) AND t.wanted > 0 AND NOT t.delayed AND t.deadline > $2
+FROM found t JOIN job j ON j.id = t.job_id
+WHERE t.wanted > 0 AND NOT t.delayed AND t.deadline > $2
 ORDER BY t.order_key, t.id;
 
 -- name: places

@@ -240,16 +240,25 @@ async def test_heads_are_read_from_the_ready_index_only(
     if is_analyzed:
         await admin.execute("VACUUM ANALYZE task")
     now = world.clock.now()
-    for name, arguments in (("ready_classes", ()), ("heads", ([1, 2, 3], 4, now))):
+    rows = await admin.fetch(sql["heads"], [1, 2, 3], 4, now)
+    ids = [row["task_id"] for row in rows]
+    for name, index, arguments in (
+        ("ready_classes", "task_ready", ()),
+        ("heads", "task_ready", ([1, 2, 3], 4, now)),
+        ("candidates", "task_pkey", (ids, now)),
+        ("places", "task_pkey", (ids, now)),
+    ):
         text = await admin.fetchval(
             f"EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF) {sql[name]}", *arguments
         )
-        scans = _nodes(msgspec.json.decode(text)[0]["Plan"])
-        of_tasks = [node for node in scans if node.get("Relation Name") == "task"]
-        assert of_tasks
-        assert {node["Node Type"] for node in of_tasks} == {"Index Only Scan"}
-        assert {node["Index Name"] for node in of_tasks} == {"task_ready"}
-        assert all(node["Actual Rows"] <= 4 for node in of_tasks)
+        nodes = _nodes(msgspec.json.decode(text)[0]["Plan"])
+        indexes = {node.get("Index Name", "") for node in nodes}
+        assert {used for used in indexes if used.startswith("task_")} == {index}, name
+        of_tasks = [node for node in nodes if node.get("Relation Name") == "task"]
+        assert all("Seq" not in node["Node Type"] for node in of_tasks), name
+        assert all(node["Actual Rows"] <= len(ids) for node in of_tasks), name
+        if index == "task_ready":
+            assert {node["Node Type"] for node in of_tasks} == {"Index Only Scan"}
     await admin.close()
 
 
