@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from gstd.accounts.health import Circuit
 from gstd.kernel.settings import Policy
 from gstd.tasks.model import AttemptState, TaskState, Verdict
 from tests.unit.dispatch.simulation import LARGE, Manner, SimTask, Simulation
@@ -114,3 +115,18 @@ def test_large_tasks_never_wait_behind_each_other_for_small_devices() -> None:
         for task in simulation.tasks.values():
             has_tried = any(item.device_id == device.actor.device_id for item in task.attempts)
             assert not has_tried or task.memory <= device.memory <= LARGE
+
+
+def test_devices_that_fail_are_taken_out_and_get_nothing_meanwhile() -> None:
+    simulation = Simulation(5, 60, POLICY)
+    for _ in range(1_500):
+        simulation.post(simulation.chance.uniform(0, 10_000))
+    out: set[Manner] = set()
+    for _ in simulation.run():
+        out |= {
+            device.manner
+            for device in simulation.devices.values()
+            if device.actor.circuit(simulation.now) is Circuit.OPEN
+        }
+    assert out == {Manner.FAULTY, Manner.SILENT}
+    check_devices(simulation)
