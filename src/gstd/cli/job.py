@@ -16,7 +16,8 @@ from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, out, ru
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd, parse_gstd
-from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import InputRange, JobRequest
 from gstd.protocol.types import Asset, Priority, Tier
 
@@ -118,14 +119,14 @@ def read_amount(text: str) -> int:
         raise InvalidInputError(str(error), hint="Write it like 0.01.") from error
 
 
-def read_inputs(file: Path) -> list[TaskInput]:
+def read_inputs(file: Path) -> list[JobInput]:
     """The inputs in a JSON Lines file. Raises ``InvalidInputError`` naming the line."""
     found = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            found.append(msgspec.json.decode(line, type=TaskInput))
+            found.append(msgspec.json.decode(line, type=JobInput))
         except msgspec.MsgspecError as error:
             raise InvalidInputError(
                 f"{file}, line {number}: {error}",
