@@ -29,6 +29,7 @@ from gstd.protocol.checkpoint import LogKey
 from gstd.tasks.advance import admit_delayed, expire_leases, expire_tasks, reconsider
 from gstd.tasks.jobs import close_jobs, end_idle_jobs, expire_jobs, fill_jobs
 from gstd.tasks.opening import open_children, reconsider_blocked, stop_jobs
+from gstd.tasks.supersede import supersede_stale
 from gstd.verification.runs import abandon_runs
 
 log = structlog.get_logger()
@@ -109,7 +110,8 @@ class Scheduler:
         policy, blobs = self._policy, self._blobs
         moved = False
         while True:
-            news = await self._run(lambda conn, now: stop_jobs(conn, policy, now))
+            news = await self._run(lambda conn, now: supersede_stale(conn, policy, now))
+            news += await self._run(lambda conn, now: stop_jobs(conn, policy, now))
             news += await self._run(lambda conn, now: open_children(conn, blobs, policy, now))
             if not news:
                 break

@@ -104,7 +104,7 @@ def _task_count(request: JobRequest) -> int:
     raise InvalidJobError("give exactly one of `inputs` and `range`")
 
 
-def _check(request: JobRequest, module: Module, policy: Policy, now: datetime) -> datetime:
+def check(request: JobRequest, module: Module, policy: Policy, now: datetime) -> datetime:
     """The job's deadline, after everything that can be wrong was looked at."""
     latest = now + timedelta(seconds=policy.max_job_life_s)
     deadline = request.deadline or latest
@@ -168,7 +168,7 @@ async def post_jobs(
             request=request,
             module=module,
             price=quote(request, policy),
-            deadline=_check(request, module, policy, now),
+            deadline=check(request, module, policy, now),
             input_range=request.range,
         )
         for request, module in requests

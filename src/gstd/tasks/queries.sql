@@ -551,3 +551,118 @@ SELECT id FROM task WHERE state = 'blocked' AND updated_at <= $1 AND id > $2 ORD
 
 -- name: whole_edges
 SELECT child, parent, place FROM job_edge WHERE child = ANY ($1) AND shape = 'all' ORDER BY place;
+
+-- name: lock_original
+-- Two reruns of one family come one after the other.
+SELECT r.id, r.name, r.module_hash, r.tier, r.quorum, r.priority, r.asset, r.reward, r.limits,
+    r.min_trust, r.feed, r.on_failure, r.task_count, r.input_range, r.inputs_hash
+FROM job j JOIN job r ON r.id = j.root
+WHERE j.id = $1 AND j.account_id = $2 FOR NO KEY UPDATE OF r;
+
+-- name: family_is_open
+SELECT EXISTS (
+    SELECT FROM job f WHERE f.root = $1 AND (
+        f.made + f.dropped < f.task_count OR EXISTS (
+            SELECT FROM task t WHERE t.job_id = f.id
+                AND t.state IN ('blocked', 'queued', 'running', 'verifying')
+        )
+    )
+);
+
+-- name: without_result
+SELECT i.index FROM job r CROSS JOIN LATERAL generate_series(0, r.task_count - 1) AS i (index)
+WHERE r.id = $1 AND NOT EXISTS (
+    SELECT FROM job f JOIN task t ON t.job_id = f.id AND t.index = i.index
+    WHERE f.root = r.id AND t.state = 'accepted'
+)
+ORDER BY i.index LIMIT $2;
+
+-- name: built
+-- `left` is what a task has left in escrow.
+SELECT t.id, t.state, j.root, t.index, t.stale, j.task_lock,
+    e.locked - e.released - e.fee - e.referee - e.refunded - e.frozen AS left,
+    EXISTS (
+        SELECT FROM attempt a
+        WHERE a.task_id = t.id AND a.revision = t.revision AND a.state = 'submitted'
+    ) AS has_results
+FROM task t JOIN job j ON j.id = t.job_id JOIN ledger.escrow e ON e.task_id = t.id
+WHERE t.id = ANY ($1) ORDER BY t.id;
+
+-- name: lock_jobs_of
+SELECT FROM job WHERE id IN (SELECT job_id FROM task WHERE id = ANY ($1))
+ORDER BY id FOR NO KEY UPDATE;
+
+-- name: lock_any_tasks
+SELECT FROM task WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: any_tasks
+SELECT t.id, t.job_id, j.account_id AS owner, t.state, t.wanted, t.retries, t.reason, t.revision,
+    t.available_at, t.deadline, j.state = 'cancelled' AS cancelled, j.state = 'idle' AS idle,
+    j.tier, j.quorum, j.reward, j.fee
+FROM task t JOIN job j ON j.id = t.job_id
+WHERE t.id = ANY ($1) ORDER BY t.id;
+
+-- name: stale
+UPDATE task SET stale = true WHERE id = ANY ($1);
+
+-- name: not_stale
+UPDATE task SET stale = false WHERE id = ANY ($1);
+
+-- name: stale_tasks
+SELECT id FROM task
+WHERE stale AND state IN ('accepted', 'failed', 'cancelled', 'expired') ORDER BY id LIMIT $1;
+
+-- name: next_revision
+UPDATE task SET revision = revision + 1 WHERE id = ANY ($1);
+
+-- name: reopen_jobs
+UPDATE job SET state = 'open', closed_at = NULL
+WHERE state = 'closed' AND id IN (SELECT job_id FROM task WHERE id = ANY ($1));
+
+-- name: parent_views
+SELECT e.parent AS job_id, e.shape, r.task_count AS tasks, r.task_count - g.good AS left
+FROM (
+    SELECT parent, min(shape) AS shape, min(place) AS place FROM job_edge
+    WHERE child = $1 AND parent <> $1 GROUP BY parent
+) e
+JOIN job r ON r.id = e.parent
+CROSS JOIN LATERAL (
+    SELECT count(DISTINCT s.index)::integer AS good FROM job f JOIN task s ON s.job_id = f.id
+    WHERE f.root = r.id AND s.standing = 'good'
+) g
+ORDER BY e.place;
+
+-- name: task_waits
+-- Per blocked task and job it waits for: how many tasks, and how many without a good result.
+WITH child AS (
+    SELECT c.id, c.index, j.root FROM task c JOIN job j ON j.id = c.job_id
+    WHERE c.id = ANY ($1) AND c.state = 'blocked'
+), whole AS (
+    SELECT r.id, r.task_count AS tasks, r.task_count - (
+        SELECT count(DISTINCT s.index)::integer FROM job f JOIN task s ON s.job_id = f.id
+        WHERE f.root = r.id AND s.standing = 'good'
+    ) AS left
+    FROM job r WHERE r.id IN (
+        SELECT e.parent FROM job_edge e
+        WHERE e.shape = 'all' AND e.child IN (SELECT root FROM child)
+    )
+), single AS (
+    SELECT c.id, e.parent, c.index, e.place
+    FROM child c JOIN job_edge e ON e.child = c.root AND e.shape = 'one_to_one'
+    UNION ALL
+    SELECT c.id, e.parent, e.parent_index, 64 + e.place
+    FROM child c JOIN task_edge e ON e.child = c.root AND e.child_index = c.index
+)
+SELECT c.id, e.parent, w.tasks, w.left, e.place
+FROM child c JOIN job_edge e ON e.child = c.root AND e.shape = 'all' JOIN whole w ON w.id = e.parent
+WHERE w.left > 0
+UNION ALL
+SELECT s.id, s.parent, count(*)::integer, count(*) FILTER (WHERE g.missing)::integer, min(s.place)
+FROM single s CROSS JOIN LATERAL (
+    SELECT NOT EXISTS (
+        SELECT FROM job f JOIN task p ON p.job_id = f.id AND p.index = s.index
+        WHERE f.root = s.parent AND p.standing = 'good'
+    ) AS missing
+) g
+GROUP BY s.id, s.parent HAVING bool_or(g.missing)
+ORDER BY place;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, Row, to_struct, to_structs
 from gstd.ledger import service as ledger
 from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import Feed, OnFailure, ParentView
 from gstd.protocol.jobs import (
     AttemptView,
     DeviceShare,
@@ -25,6 +27,7 @@ from gstd.protocol.jobs import (
     TaskView,
 )
 from gstd.protocol.types import Asset, Priority, Tier
+from gstd.tasks import waits
 from gstd.tasks.errors import JobNotFoundError, OutputHiddenError, TaskNotFoundError
 from gstd.tasks.store import sql
 
@@ -40,12 +43,13 @@ async def job_view(connection: Connection, job_id: UUID, reader: UUID | None) ->
     row = await connection.fetchrow(sql["job"], job_id, reader)
     if row is None:
         raise JobNotFoundError
-    counts = await _counts(connection, row)
+    parents = await waits.parents_of_job(connection, row["root"])
+    counts = await _counts(connection, row, bool(parents))
     return JobView(
         id=row["id"],
         name=row["name"],
         state=row["state"],
-        reason=_job_reason(row["state"], counts),
+        reason=_job_reason(row["state"], counts, parents),
         module=row["module_hash"].hex(),
         tier=Tier(row["tier"]),
         quorum=row["quorum"],
@@ -68,16 +72,21 @@ async def job_view(connection: Connection, job_id: UUID, reader: UUID | None) ->
         created_at=row["created_at"],
         deadline=row["deadline"],
         closed_at=row["closed_at"],
+        after=parents,
+        feed=Feed(row["feed"]),
+        on_failure=OnFailure(row["on_failure"]),
+        rerun_of=None if row["root"] == job_id else row["root"],
     )
 
 
-async def _counts(connection: Connection, job: Row) -> JobCounts:
+async def _counts(connection: Connection, job: Row, has_parents: bool) -> JobCounts:
     facts = dict(job.items())
     rows = await connection.fetch(sql["count_states"], facts["id"])
     states = defaultdict(int, {row["state"]: row["tasks"] for row in rows})
     dropped = "cancelled" if facts["state"] == "cancelled" else "expired"
     states[dropped] += facts["dropped"]
-    states["queued"] += facts["task_count"] - facts["made"] - facts["dropped"]
+    unmade = "blocked" if has_parents else "queued"
+    states[unmade] += facts["task_count"] - facts["made"] - facts["dropped"]
     return JobCounts(
         tasks=facts["task_count"],
         paid=await connection.fetchval(sql["count_paid"], facts["id"]),
@@ -86,7 +95,7 @@ async def _counts(connection: Connection, job: Row) -> JobCounts:
     )
 
 
-def _job_reason(state: str, counts: JobCounts) -> str:
+def _job_reason(state: str, counts: JobCounts, parents: Sequence[ParentView]) -> str:
     if state == "cancelled":
         return "cancelled by its requester"
     if state == "idle":
@@ -95,6 +104,8 @@ def _job_reason(state: str, counts: JobCounts) -> str:
         return f"{counts.accepted} of {counts.tasks} tasks accepted"
     open_states = ("queued", "running", "verifying", "blocked")
     parts = [f"{getattr(counts, name)} {name}" for name in open_states if getattr(counts, name)]
+    if counts.blocked and (words := waits.of_jobs(parents)):
+        parts[-1] += f" ({words})"
     return ", ".join(parts) or "all tasks have ended, closing"
 
 
@@ -144,8 +155,17 @@ async def _with_attempts(connection: Connection, tasks: list[dict[str, Any]]) ->
     attempts: dict[UUID, list[AttemptView]] = defaultdict(list)
     for row in await connection.fetch(sql["attempt_views"], [task["id"] for task in tasks]):
         attempts[row["task_id"]].append(to_struct(row, AttemptView))
+    blocked = [task["id"] for task in tasks if task["state"] == "blocked"]
+    words = await waits.reasons(connection, blocked)
     return [
-        msgspec.convert({**task, "attempts": attempts.get(task["id"], [])}, TaskView)
+        msgspec.convert(
+            {
+                **task,
+                "reason": words.get(task["id"], task["reason"]),
+                "attempts": attempts.get(task["id"], []),
+            },
+            TaskView,
+        )
         for task in tasks
     ]
 
