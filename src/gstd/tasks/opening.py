@@ -60,7 +60,7 @@ async def stop_jobs(connection: Connection, policy: Policy, now: datetime) -> in
     jobs = sorted(reasons)
     await connection.execute(sql["lock_stopped"], jobs)
     await tell_unmade(connection, jobs)
-    await connection.execute(sql["drop_rest"], jobs)
+    await connection.execute(sql["drop_rest"], jobs, [reasons[job_id] for job_id in jobs])
     ids = [row["id"] for row in await connection.fetch(sql["blocked_of_jobs"], jobs)]
     tasks = await _lock_waiting(connection, ids, now)
     moves = [

@@ -278,7 +278,8 @@ RETURNING j.id, j.account_id;
 -- name: job
 SELECT j.id, j.account_id, j.name, j.state, j.module_hash, j.tier, j.quorum, j.priority, j.asset,
     j.reward, j.fee, j.referee, j.task_lock, j.task_count, j.made, j.dropped, j.limits, j.profile,
-    j.created_at, j.deadline, j.closed_at, j.root, j.feed, j.on_failure
+    j.created_at, j.deadline, j.closed_at, j.root, j.feed, j.on_failure,
+    j.stopped
 FROM job j WHERE j.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
 
 -- name: jobs_of_account
@@ -376,7 +377,8 @@ WHERE j.id = ANY ($1) AND j.made < j.task_count
 
 -- name: tell_stopped
 INSERT INTO graph_news (about, job_id, first, last, reason)
-SELECT 'stopped', n.job_id, 0, 0, n.reason FROM unnest($1::uuid[], $2::text[]) AS n (job_id, reason);
+SELECT 'stopped', n.job_id, 0, 0, n.reason
+FROM unnest($1::uuid[], $2::text[]) AS n (job_id, reason);
 
 -- name: take_news
 DELETE FROM graph_news WHERE id IN (
@@ -435,7 +437,7 @@ WHERE t.id = ANY ($1) AND t.state = 'blocked';
 
 -- name: prospects
 -- Per task: whether any parent is still to come, and the first that ended badly. A parent is the
--- best of its family; one without a row is to come as long as the family's rows are being made.
+-- best of its family; it is to come as long as a row of it may still be made.
 WITH child AS (
     SELECT c.id, c.index, j.root FROM task c JOIN job j ON j.id = c.job_id WHERE c.id = ANY ($1)
 ), wanted AS (
@@ -445,12 +447,14 @@ WITH child AS (
     SELECT c.id, e.parent, e.parent_index, 64 + e.place
     FROM child c JOIN task_edge e ON e.child = c.root AND e.child_index = c.index
 ), family AS (
-    SELECT f.root, bool_or(f.made + f.dropped < f.task_count) AS growing
+    SELECT f.root, bool_or(f.made + f.dropped < f.task_count) AS growing, count(*) > 1 AS has_reruns
     FROM job f WHERE f.root IN (SELECT parent FROM wanted) GROUP BY f.root
 ), found AS (
     SELECT w.id, w.parent, w.index, w.place,
-        CASE WHEN b.standing = 'good' THEN 'good' WHEN f.growing THEN 'waiting'
-            ELSE coalesce(b.standing, 'bad') END AS standing
+        CASE
+            WHEN f.growing AND (b.standing IS NULL OR b.standing = 'bad' AND f.has_reruns) THEN 'waiting'
+            ELSE coalesce(b.standing, 'bad')
+        END AS standing
     FROM wanted w JOIN family f ON f.root = w.parent
     LEFT JOIN LATERAL (
         SELECT p.standing FROM job m JOIN task p ON p.job_id = m.id AND p.index = w.index
@@ -541,7 +545,9 @@ WHERE t.id = n.id;
 SELECT id FROM job WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: drop_rest
-UPDATE job SET dropped = task_count - made WHERE id = ANY ($1) AND made + dropped < task_count;
+UPDATE job j SET dropped = task_count - made, stopped = n.reason
+FROM unnest($1::uuid[], $2::text[]) AS n (job_id, reason)
+WHERE j.id = n.job_id AND j.stopped IS NULL;
 
 -- name: blocked_of_jobs
 SELECT id FROM task WHERE job_id = ANY ($1) AND state = 'blocked';

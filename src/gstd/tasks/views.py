@@ -49,7 +49,7 @@ async def job_view(connection: Connection, job_id: UUID, reader: UUID | None) ->
         id=row["id"],
         name=row["name"],
         state=row["state"],
-        reason=_job_reason(row["state"], counts, parents),
+        reason=_job_reason(row["state"], counts, parents, row["stopped"]),
         module=row["module_hash"].hex(),
         tier=Tier(row["tier"]),
         quorum=row["quorum"],
@@ -83,7 +83,8 @@ async def _counts(connection: Connection, job: Row, has_parents: bool) -> JobCou
     facts = dict(job.items())
     rows = await connection.fetch(sql["count_states"], facts["id"])
     states = defaultdict(int, {row["state"]: row["tasks"] for row in rows})
-    dropped = "cancelled" if facts["state"] == "cancelled" else "expired"
+    is_cut = facts["state"] == "cancelled" or facts["stopped"] is not None
+    dropped = "cancelled" if is_cut else "expired"
     states[dropped] += facts["dropped"]
     unmade = "blocked" if has_parents else "queued"
     states[unmade] += facts["task_count"] - facts["made"] - facts["dropped"]
@@ -95,13 +96,16 @@ async def _counts(connection: Connection, job: Row, has_parents: bool) -> JobCou
     )
 
 
-def _job_reason(state: str, counts: JobCounts, parents: Sequence[ParentView]) -> str:
+def _job_reason(
+    state: str, counts: JobCounts, parents: Sequence[ParentView], stopped: str | None
+) -> str:
     if state == "cancelled":
         return "cancelled by its requester"
     if state == "idle":
         return "nothing happened to it for too long; what its escrow had left went back"
     if state == "closed":
-        return f"{counts.accepted} of {counts.tasks} tasks accepted"
+        words = f"{counts.accepted} of {counts.tasks} tasks accepted"
+        return f"{words}; {stopped}" if stopped else words
     open_states = ("queued", "running", "verifying", "blocked")
     parts = [f"{getattr(counts, name)} {name}" for name in open_states if getattr(counts, name)]
     if counts.blocked and (words := waits.of_jobs(parents)):

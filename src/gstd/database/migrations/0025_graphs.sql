@@ -5,6 +5,7 @@
 ALTER TABLE job
     ADD COLUMN root uuid REFERENCES job,
     ADD COLUMN origins integer[],
+    ADD COLUMN stopped text, -- why what waited in it was ended
     ADD COLUMN on_failure text NOT NULL DEFAULT 'stop'
         CHECK (on_failure IN ('stop', 'skip', 'continue')),
     ADD COLUMN feed text NOT NULL DEFAULT 'concat' CHECK (feed IN ('none', 'concat', 'frames'));
