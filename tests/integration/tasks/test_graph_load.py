@@ -1,0 +1,105 @@
+"""A large random graph, drained by workers that do everything at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from gstd.kernel.settings import Policy
+from gstd.protocol.execution import Outcome, TaskInput
+from gstd.protocol.graphs import JobInput
+from tests.integration.tasks.mill import Mill
+from tests.world import World, outcome
+
+SCALE = int(os.environ.get("GSTD_TEST_SCALE", "1"))
+NODES = 2_000 * SCALE
+PARENTS = 5
+WORKERS = 6
+BATCH = 48
+
+
+def fingerprint(item: TaskInput) -> Outcome:
+    """An output that differs whenever anything of the input does."""
+    text = " ".join(item.args).encode() + b"|" + item.stdin
+    return outcome(hashlib.sha256(text).hexdigest()[:16].encode())
+
+
+def random_graph(nodes: int, seed: int) -> list[tuple[int, ...]]:
+    """The parents of each node; they may have higher numbers than it."""
+    rng = random.Random(seed)  # noqa: S311 - a test's graph
+    order = list(range(nodes))
+    rng.shuffle(order)
+    parents: list[tuple[int, ...]] = [()] * nodes
+    for place, node in enumerate(order):
+        near = order[max(0, place - 400) : place]
+        parents[node] = tuple(rng.sample(near, min(len(near), rng.randint(0, 2 * PARENTS - 1))))
+    return parents
+
+
+def expected(parents: Sequence[tuple[int, ...]]) -> dict[int, bytes]:
+    """What every node must write, by a plain walk from the roots."""
+    outputs: dict[int, bytes] = {}
+    todo = list(range(len(parents)))
+    while todo:
+        left = []
+        for node in todo:
+            if all(parent in outputs for parent in parents[node]):
+                stdin = b"".join(outputs[parent] for parent in parents[node])
+                outputs[node] = fingerprint(TaskInput(args=(str(node),), stdin=stdin)).stdout
+            else:
+                left.append(node)
+        assert len(left) < len(todo)
+        todo = left
+    return outputs
+
+
+@pytest.mark.timeout(1200)
+async def test_a_large_graph_is_drained_without_a_wrong_opening_or_a_deadlock(
+    world: World,
+) -> None:
+    world.policy = Policy(max_graph_nodes=10**6, max_graph_edges=10**6, chunk_tasks=1_000)
+    mill = await Mill.open(world)
+    parents = random_graph(NODES, seed=25)
+    inputs = [JobInput(args=(str(node),), after=above) for node, above in enumerate(parents)]
+    begin = time.perf_counter()
+    [job] = await mill.post(await mill.request("graph", inputs))
+    posted = time.perf_counter() - begin
+    mills = [Mill(world, mill.owner, await world.device()) for _ in range(WORKERS)]
+    rng = random.Random(1)  # noqa: S311 - a test's order
+
+    async def is_over() -> bool:
+        async with world.database.connection() as conn:
+            count = await conn.fetchval(
+                "SELECT count(*) FROM task WHERE job_id = $1 AND state = 'accepted'", job
+            )
+            return bool(count == NODES)
+
+    async def worker(own: Mill) -> None:
+        while not await is_over():
+            await own.settle()
+            ids = await own.ready(limit=BATCH * WORKERS)
+            await own.work(rng.sample(ids, min(BATCH, len(ids))), fingerprint)
+            await own.referee(fingerprint)
+
+    await asyncio.gather(*map(worker, mills))
+    await mill.settle()
+    took = time.perf_counter() - begin
+    edges = sum(map(len, parents))
+    print(f"{NODES} nodes, {edges} edges: posted in {posted:.1f} s, {NODES / took:.0f} nodes/s")  # noqa: T201
+    assert await mill.outputs(job) == expected(parents)
+    async with world.database.connection() as conn:
+        opened = await conn.fetchval(
+            "SELECT count(*) FROM event_outbox WHERE kind = 'task.queued'"
+        )
+        deadlocks = await conn.fetchval(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        )
+    assert opened == sum(bool(above) for above in parents)
+    assert deadlocks == 0
+    await mill.assert_over()
