@@ -42,7 +42,9 @@ def trapping(*names: str) -> Program:
 def named(*names: str | tuple[str, tuple[Any, ...]]) -> list[JobInput]:
     """Inputs with one argument each, and what they wait for."""
     return [
-        JobInput(args=(name,)) if isinstance(name, str) else JobInput(args=(name[0],), after=name[1])
+        JobInput(args=(name,))
+        if isinstance(name, str)
+        else JobInput(args=(name[0],), after=name[1])
         for name in names
     ]
 
@@ -127,9 +129,7 @@ class Mill:
         """Claim these, compute and submit; the referee comes later."""
         found = await self.world.claim_all(self.device, ids)
         claimed = [item for item in found if isinstance(item, Claimed)]
-        items = [
-            self.world.signed(self.device, item, program(item.input)) for item in claimed
-        ]
+        items = [self.world.signed(self.device, item, program(item.input)) for item in claimed]
         await self.world.submit_all(self.device, items)
         return claimed
 

@@ -272,7 +272,9 @@ async def test_a_crash_between_acceptance_and_opening_is_healed(mill: Mill) -> N
 async def test_a_cycle_is_named_and_nothing_is_locked(mill: Mill) -> None:
     inputs = named("x", ("a", (3,)), ("b", (1,)), ("c", (2,)))
     before = await mill.world.rows()
-    with pytest.raises(GraphCycleError, match=r"loop\[(\d)\] -> loop\[\d\] -> loop\[\d\] -> loop\[\1\]"):
+    with pytest.raises(
+        GraphCycleError, match=r"loop\[(\d)\] -> loop\[\d\] -> loop\[\d\] -> loop\[\1\]"
+    ):
         await mill.post(await mill.request("loop", inputs))
     with pytest.raises(GraphCycleError, match="map -> reduce -> map|reduce -> map -> reduce"):
         await mill.post(
