@@ -100,16 +100,12 @@ class Mill:
     async def settle(self) -> int:
         """What the scheduler does with news, to the end; returns how many there were."""
         world, total = self.world, 0
+        policy, blobs, now = world.policy, world.blobs, world.clock.now()
         while True:
-            now = world.clock.now()
-            news = await world.run(lambda conn: supersede_stale(conn, world.policy, now))
-            news += await world.run(lambda conn: stop_jobs(conn, world.policy, now))
-            news += await world.run(
-                lambda conn: open_children(conn, world.blobs, world.policy, now)
-            )
-            await world.run(
-                lambda conn: jobs.fill_jobs(conn, world.blobs, world.policy, world.clock.now())
-            )
+            news = await world.run(lambda conn: supersede_stale(conn, policy, now))
+            news += await world.run(lambda conn: stop_jobs(conn, policy, now))
+            news += await world.run(lambda conn: open_children(conn, blobs, policy, now))
+            await world.run(lambda conn: jobs.fill_jobs(conn, blobs, policy, now))
             if not news:
                 return total
             total += news

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import sys
 import time
 from collections.abc import Sequence
 
@@ -100,9 +101,9 @@ async def test_a_large_graph_is_drained_without_a_wrong_opening_or_a_deadlock(
     await asyncio.gather(*map(worker, mills))
     took = time.perf_counter() - begin
     edges = sum(map(len, parents))
-    print(
-        f"{NODES} nodes, {edges} edges: posted in {posted:.1f} s, drained at {NODES / took:.0f}"
-        f" nodes/s, opened at {NODES / opening[0]:.0f} nodes/s"
+    sys.stderr.write(
+        f"\n{NODES} nodes, {edges} edges: posted in {posted:.1f} s, drained at {NODES / took:.0f}"
+        f" nodes/s, opened at {NODES / opening[0]:.0f} nodes/s\n"
     )
     assert await mill.outputs(job) == expected(parents)
     async with world.database.connection() as conn:

@@ -276,7 +276,7 @@ async def test_a_cycle_is_named_and_nothing_is_locked(mill: Mill) -> None:
         GraphCycleError, match=r"loop\[(\d)\] -> loop\[\d\] -> loop\[\d\] -> loop\[\1\]"
     ):
         await mill.post(await mill.request("loop", inputs))
-    with pytest.raises(GraphCycleError, match="map -> reduce -> map|reduce -> map -> reduce"):
+    with pytest.raises(GraphCycleError, match=r"(map|reduce) -> \w+ -> \1$"):
         await mill.post(
             await mill.request("map", 3, after=(JobAfter(job="reduce"),)),
             await mill.request("reduce", 1, after=AFTER_MAP),
