@@ -65,7 +65,7 @@ def expected(parents: Sequence[tuple[int, ...]]) -> dict[int, bytes]:
 async def test_a_large_graph_is_drained_without_a_wrong_opening_or_a_deadlock(
     world: World,
 ) -> None:
-    world.policy = Policy(max_graph_nodes=10**6, max_graph_edges=10**6, chunk_tasks=1_000)
+    world.policy = Policy(max_graph_nodes=10**6, max_graph_edges=10**6, chunk_tasks=NODES)
     mill = await Mill.open(world)
     parents = random_graph(NODES, seed=25)
     inputs = [JobInput(args=(str(node),), after=above) for node, above in enumerate(parents)]
