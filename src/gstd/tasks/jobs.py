@@ -31,7 +31,6 @@ from gstd.tasks.order import lead_after, task_keys
 from gstd.tasks.store import sql
 
 WASM_PAGE_BYTES = 65_536
-FILLED_AT_ONCE = 20
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_inputs = msgspec.msgpack.Decoder(list[JobInput]).decode
@@ -182,9 +181,8 @@ async def post_jobs(
         await insert_job(connection, await with_inputs(blobs, draft), now)
     await connect(connection, posted, parents)
     ids = [draft.id for draft in drafts]
-    for start in range(0, len(ids), FILLED_AT_ONCE):
-        only = ids[start : start + FILLED_AT_ONCE]
-        await fill_jobs(connection, blobs, policy, now, only=only)
+    for job_id in ids:  # one by one, because rows that follow one to one come after the others
+        await fill_jobs(connection, blobs, policy, now, only=[job_id])
     return ids
 
 

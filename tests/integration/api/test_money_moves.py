@@ -16,6 +16,8 @@ import pytest
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.ids import new_id
 from gstd.ledger import service as ledger
+from gstd.protocol.graphs import JobAfter
+from gstd.protocol.jobs import GraphRequest
 from gstd.protocol.people import CreditRequest
 from gstd.protocol.types import Role
 from tests.contract.test_repeats import MONEY
@@ -48,6 +50,37 @@ class Move(msgspec.Struct, frozen=True):
     """How often the first one happened, whoever sent it."""
 
     refused: Refused
+
+
+async def graph_move(house: House) -> Move:
+    senders = [await house.requester() for _ in range(2)]
+    poor = await house.person()
+
+    async def graph(tasks: int) -> bytes:
+        first = await house.request(tasks=tasks, name="map")
+        second = await house.request(name="reduce", after=(JobAfter(job="map"),))
+        return msgspec.json.encode(GraphRequest(jobs=[first, second]))
+
+    async def effects() -> int:
+        return sum([len((await sender.client.jobs()).items) for sender in senders]) // 2
+
+    async def fund() -> None:
+        await house.platform.database.run(
+            lambda conn: ledger.grant_test_credits(
+                conn, new_id(), poor.id, CREDITS, SystemClock().now()
+            )
+        )
+
+    body = await graph(1)
+    return Move(
+        path="/api/v1/graphs",
+        sender=senders[0],
+        body=body,
+        other_body=await graph(2),
+        other_sender=senders[1],
+        effects=effects,
+        refused=Refused(poor, body, 402, "insufficient_funds", fund),
+    )
 
 
 async def job_move(house: House) -> Move:
@@ -111,7 +144,11 @@ async def credit_move(house: House) -> Move:
     )
 
 
-MOVES = {"/api/v1/jobs": job_move, "/api/v1/test-credits": credit_move}
+MOVES = {
+    "/api/v1/graphs": graph_move,
+    "/api/v1/jobs": job_move,
+    "/api/v1/test-credits": credit_move,
+}
 
 
 @pytest.fixture(params=sorted(MOVES))

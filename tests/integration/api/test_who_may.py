@@ -48,6 +48,7 @@ BODIES: dict[str, object] = {
     },
 }
 BODIES["/api/v1/jobs/quote"] = BODIES["/api/v1/jobs"]
+BODIES["/api/v1/graphs"] = {"jobs": [BODIES["/api/v1/jobs"]]}
 
 
 def routes() -> Iterator[tuple[str, str]]:

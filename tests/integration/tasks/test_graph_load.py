@@ -111,6 +111,7 @@ async def test_a_large_graph_is_drained_without_a_wrong_opening_or_a_deadlock(
         deadlocks = await conn.fetchval(
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         )
+    await mill.settle()
     assert opened == sum(bool(above) for above in parents)
     assert deadlocks == 0
     await mill.assert_over()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ def test_a_cycle_is_found_exactly_when_there_is_one(edges: list[tuple[int, int]]
     if cycle is not None:
         assert cycle[0] == cycle[-1]
         assert len(set(cycle)) == len(cycle) - 1
-        assert set(zip(cycle, cycle[1:], strict=False)) <= set(edges)
+        assert set(pairwise(cycle)) <= set(edges)
 
 
 def test_a_long_chain_is_no_cycle_and_needs_no_recursion() -> None:
