@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from gstd.kernel.settings import Policy
@@ -61,6 +62,84 @@ def expected(parents: Sequence[tuple[int, ...]]) -> dict[int, bytes]:
     return outputs
 
 
+ACCEPT = """
+WITH done AS (
+    UPDATE task t SET state = 'accepted', wanted = 0, proven = true, status = 'ok', exit_code = 0,
+        output_hash = n.hash, output_bytes = 2
+    FROM unnest($2::uuid[], $3::bytea[]) AS n (id, hash)
+    WHERE t.id = n.id AND t.state = 'queued' RETURNING t.index
+)
+INSERT INTO graph_news (about, job_id, first, last) SELECT 'ended', $1, index, index FROM done
+"""
+"""What ``advance`` does to tasks and to their graph, without the work and the money."""
+
+
+@pytest.mark.timeout(1200)
+async def test_opening_keeps_up_with_whatever_ends(world: World) -> None:
+    world.policy = Policy(max_graph_nodes=10**6, max_graph_edges=10**6, chunk_tasks=NODES)
+    mill = await Mill.open(world)
+    parents = random_graph(NODES, seed=9)
+    inputs = [JobInput(after=above) for above in parents]
+    [job] = await mill.post(await mill.request("graph", inputs))
+    names = [b"%02d" % number for number in range(64)]
+    hashes = [await world.blobs.put(name) for name in names]
+    begin = time.perf_counter()
+
+    async def end_tasks() -> int:
+        async with world.database.connection() as conn:
+            rows = await conn.fetch(
+                "UPDATE task SET priority = 3 WHERE id IN (SELECT id FROM task WHERE job_id = $1"
+                " AND state = 'queued' AND priority <> 3 LIMIT 100 FOR UPDATE SKIP LOCKED)"
+                " RETURNING id, index",
+                job,
+            )
+            ids = sorted((row["id"], row["index"]) for row in rows)
+            outputs = [hashes[index % 64] for _, index in ids]
+            await conn.execute(ACCEPT, job, [task_id for task_id, _ in ids], outputs)
+        return len(rows)
+
+    async def worker() -> None:
+        ended = 0
+        while ended or await unfinished():
+            ended = await end_tasks()
+            await world.run(
+                lambda conn: open_children(conn, world.blobs, world.policy, world.clock.now())
+            )
+
+    async def unfinished() -> bool:
+        async with world.database.connection() as conn:
+            return bool(
+                await conn.fetchval(
+                    "SELECT EXISTS (SELECT FROM task WHERE job_id = $1"
+                    " AND state IN ('blocked', 'queued'))",
+                    job,
+                )
+            )
+
+    await asyncio.gather(*(worker() for _ in range(WORKERS)))
+    took, edges = time.perf_counter() - begin, sum(map(len, parents))
+    sys.stderr.write(
+        f"\n{NODES} nodes, {edges} edges: {NODES / took:.0f} nodes/s, {edges / took:.0f} edges/s\n"
+    )
+    async with world.database.connection() as conn:
+        rows = await conn.fetch("SELECT index, input FROM task WHERE job_id = $1", job)
+    for row in rows:
+        stdin = b"".join(names[parent % 64] for parent in parents[row["index"]])
+        assert msgspec.msgpack.decode(row["input"], type=TaskInput).stdin == stdin
+    await assert_opened_once(world, parents)
+
+
+async def assert_opened_once(world: World, parents: Sequence[tuple[int, ...]]) -> None:
+    """Every task that waited was queued once, and nobody deadlocked."""
+    async with world.database.connection() as conn:
+        opened = await conn.fetchval("SELECT count(*) FROM event_outbox WHERE kind = 'task.queued'")
+        deadlocks = await conn.fetchval(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        )
+    assert opened == sum(bool(above) for above in parents)
+    assert deadlocks == 0
+
+
 @pytest.mark.timeout(1200)
 async def test_a_large_graph_is_drained_without_a_wrong_opening_or_a_deadlock(
     world: World,
@@ -106,12 +185,6 @@ async def test_a_large_graph_is_drained_without_a_wrong_opening_or_a_deadlock(
         f" nodes/s, opened at {NODES / opening[0]:.0f} nodes/s\n"
     )
     assert await mill.outputs(job) == expected(parents)
-    async with world.database.connection() as conn:
-        opened = await conn.fetchval("SELECT count(*) FROM event_outbox WHERE kind = 'task.queued'")
-        deadlocks = await conn.fetchval(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        )
     await mill.settle()
-    assert opened == sum(bool(above) for above in parents)
-    assert deadlocks == 0
+    await assert_opened_once(world, parents)
     await mill.assert_over()
