@@ -395,6 +395,7 @@ WHERE t.state = 'blocked';
 -- name: children_of
 -- Tasks that wait for, or ($4 false) have used, or (null) either, what is at these indexes. Of a
 -- job that waits for all of another, they are looked at when that is over or one of it is bad.
+-- OFFSET 0 keeps the planner, which knows nothing of new jobs, at one index lookup per edge.
 WITH news AS (
     SELECT * FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS n (root, first, last)
 ), edge AS (
@@ -403,14 +404,22 @@ WITH news AS (
 ), child AS (
     SELECT c.id, c.state, j.feed
     FROM edge e JOIN job j ON j.root = e.child
-    JOIN task c ON c.job_id = j.id AND c.index BETWEEN e.first AND e.last
+    CROSS JOIN LATERAL (
+        SELECT id, state FROM task
+        WHERE job_id = j.id AND index BETWEEN e.first AND e.last OFFSET 0
+    ) c
     WHERE e.shape = 'one_to_one'
     UNION
     SELECT c.id, c.state, j.feed
-    FROM edge e
-    JOIN task_edge t ON t.parent = e.root AND t.parent_index BETWEEN e.first AND e.last
-        AND t.child = e.child
-    JOIN job j ON j.root = t.child JOIN task c ON c.job_id = j.id AND c.index = t.child_index
+    FROM edge e JOIN job j ON j.root = e.child
+    CROSS JOIN LATERAL (
+        SELECT child_index FROM task_edge
+        WHERE parent = e.root AND parent_index BETWEEN e.first AND e.last AND child = e.child
+        OFFSET 0
+    ) t
+    CROSS JOIN LATERAL (
+        SELECT id, state FROM task WHERE job_id = j.id AND index = t.child_index OFFSET 0
+    ) c
     WHERE e.shape = 'some'
     UNION
     SELECT c.id, c.state, j.feed
@@ -445,7 +454,9 @@ WITH child AS (
     FROM child c JOIN job_edge e ON e.child = c.root AND e.shape = 'one_to_one'
     UNION ALL
     SELECT c.id, e.parent, e.parent_index, 64 + e.place
-    FROM child c JOIN task_edge e ON e.child = c.root AND e.child_index = c.index
+    FROM child c CROSS JOIN LATERAL (
+        SELECT * FROM task_edge WHERE child = c.root AND child_index = c.index OFFSET 0
+    ) e
 ), family AS (
     SELECT f.root, bool_or(f.made + f.dropped < f.task_count) AS growing, count(*) > 1 AS has_reruns
     FROM job f WHERE f.root IN (SELECT parent FROM wanted) GROUP BY f.root
@@ -525,7 +536,9 @@ WITH child AS (
     FROM child c JOIN job_edge e ON e.child = c.root AND e.shape = 'one_to_one'
     UNION ALL
     SELECT c.id, e.parent, e.parent_index, 64 + e.place
-    FROM child c JOIN task_edge e ON e.child = c.root AND e.child_index = c.index
+    FROM child c CROSS JOIN LATERAL (
+        SELECT * FROM task_edge WHERE child = c.root AND child_index = c.index OFFSET 0
+    ) e
 )
 SELECT w.id AS task_id, w.place, o.output_hash, coalesce(o.output_bytes, 0) AS size
 FROM wanted w LEFT JOIN LATERAL (
@@ -657,7 +670,9 @@ WITH child AS (
     FROM child c JOIN job_edge e ON e.child = c.root AND e.shape = 'one_to_one'
     UNION ALL
     SELECT c.id, e.parent, e.parent_index, 64 + e.place
-    FROM child c JOIN task_edge e ON e.child = c.root AND e.child_index = c.index
+    FROM child c CROSS JOIN LATERAL (
+        SELECT * FROM task_edge WHERE child = c.root AND child_index = c.index OFFSET 0
+    ) e
 )
 SELECT c.id, e.parent, w.tasks, w.left, e.place
 FROM child c JOIN job_edge e ON e.child = c.root AND e.shape = 'all' JOIN whole w ON w.id = e.parent
