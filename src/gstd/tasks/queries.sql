@@ -126,15 +126,16 @@ JOIN referee_run r ON r.metered_hash = j.metered_hash AND r.profile = j.profile
 WHERE t.id = ANY ($1) AND (r.state <> 'failed' OR r.asked_by = t.id);
 
 -- name: ask_referee
--- The conflicting row is locked, so a run that ends meanwhile is either seen here or sees the task.
+-- Tasks with the same work share one run. The conflicting row is locked, so a run that ends meanwhile is either seen here or sees the task.
 INSERT INTO referee_run (
     id, metered_hash, profile, input_hash, limits_hash, module_hash, input, limits, asked_by, created_at
 )
-SELECT n.run_id, j.metered_hash, j.profile, t.input_hash, j.limits_hash, j.module_hash, t.input,
+SELECT DISTINCT ON (j.metered_hash, j.profile, t.input_hash, j.limits_hash)
+    n.run_id, j.metered_hash, j.profile, t.input_hash, j.limits_hash, j.module_hash, t.input,
     j.limits, t.id, $3
 FROM unnest($1::uuid[], $2::uuid[]) AS n (task_id, run_id)
 JOIN task t ON t.id = n.task_id JOIN job j ON j.id = t.job_id
-ORDER BY j.metered_hash, j.profile, t.input_hash, j.limits_hash
+ORDER BY j.metered_hash, j.profile, t.input_hash, j.limits_hash, t.id
 ON CONFLICT (metered_hash, profile, input_hash, limits_hash)
     DO UPDATE SET
         state = CASE referee_run.state WHEN 'failed' THEN 'queued' ELSE referee_run.state END,
@@ -346,9 +347,10 @@ GROUP BY d.id ORDER BY d.id;
 -- Graphs.
 
 -- name: parent_jobs
--- Jobs that may be waited for, by the first job of their family.
+-- Jobs that may be waited for, by the first job of their family. Edges will refer to it: locked
+-- now, because jobs come before accounts.
 SELECT j.id, j.root, r.task_count FROM job j JOIN job r ON r.id = j.root
-WHERE j.id = ANY ($1) AND j.account_id = $2;
+WHERE j.id = ANY ($1) AND j.account_id = $2 ORDER BY r.id FOR KEY SHARE OF r;
 
 -- name: insert_job_edges
 INSERT INTO job_edge (child, place, parent, shape)

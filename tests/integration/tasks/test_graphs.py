@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from uuid import UUID
 
@@ -316,3 +317,37 @@ async def test_a_graph_is_funded_as_a_whole_or_not_at_all(mill: Mill) -> None:
             ),
         )
     assert await mill.world.rows() == before
+
+
+async def test_cancelling_posting_opening_and_working_at_once_never_deadlock(mill: Mill) -> None:
+    world = mill.world
+    world.policy = Policy(max_retries=0, chunk_tasks=50)
+    roots = [
+        await mill.post(
+            await mill.request("map", 12),
+            await mill.request("each", 12, after=ONE_TO_ONE, on_failure=OnFailure.SKIP),
+            await mill.request("sum", named("s"), after=(JobAfter(job="each"),)),
+        )
+        for _ in range(4)
+    ]
+
+    async def cancel() -> None:
+        for first, second, _ in roots[:2]:
+            await world.cancel(mill.owner, second)
+            await world.cancel(mill.owner, first)
+
+    async def post() -> None:
+        for first, *_ in roots:
+            await mill.post(await mill.request("late", 12, after=(JobAfter(job=str(first)),)))
+
+    others = [Mill(world, mill.owner, await world.device()) for _ in range(2)]
+    await asyncio.gather(mill.drain(), *(other.drain() for other in others), cancel(), post())
+    await mill.drain()
+    async with world.database.connection() as conn:
+        deadlocks = await conn.fetchval(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        )
+    assert deadlocks == 0
+    for _, _, reduce in roots[2:]:
+        assert await mill.states(reduce) == "a"
+    await mill.assert_over()

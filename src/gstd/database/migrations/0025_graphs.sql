@@ -59,10 +59,11 @@ CREATE INDEX task_edge_parent ON task_edge (parent, parent_index);
 
 -- What somebody must still look at, written in the transaction that caused it and taken by whoever
 -- looks: tasks of a family have `ended`, rows of a job were `made` that wait, a job is `stopped`.
+-- No foreign key: it would lock the job after its tasks.
 CREATE TABLE graph_news (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     about text NOT NULL CHECK (about IN ('ended', 'made', 'stopped')),
-    job_id uuid NOT NULL REFERENCES job,
+    job_id uuid NOT NULL,
     first integer NOT NULL,
     last integer NOT NULL,
     reason text
