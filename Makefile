@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: help demo up test test-long check fix bench openapi lock clean
+.PHONY: help demo up test test-long check fix bench bench-peers openapi lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,8 +34,11 @@ check: .venv/dev ## format, lint, types, import rules
 fix: .venv/dev ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-bench: .venv/dev ## measure: start to first paid task, SQL statements per claim and result
+bench: .venv/dev ## measure: statements, ledger, tasks per second, the queue's latency, the start
+	@$(MAKE) --no-print-directory bench-peers || echo "measuring without the peers" >&2
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-peers: .venv-peers/done ## install the task queues that the measurements compare with
 
 openapi: .venv/dev ## write the OpenAPI snapshot that the contract test compares with
 	@$(BIN)/python -m gstd.api.schema > tests/contract/openapi.json
@@ -49,7 +52,7 @@ lock: .venv/dev ## resolve the dependencies anew
 		-o requirements-dev.lock
 
 clean: ## remove what the targets made
-	@rm -rf .venv build dist out .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-peers build dist out .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null || { \
@@ -112,6 +115,13 @@ chmod +x ../bin/hledger.new
 ../bin/hledger.new --version >/dev/null
 mv ../bin/hledger.new ../bin/hledger
 endef
+
+.venv-peers/done: benchmarks/requirements-peers.lock | .venv/bin/python
+	@echo "installing the peers of the measurements"
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --quiet --disable-pip-version-check \
+		install --require-hashes -r $<
+	@touch $@
 
 .venv/bin/hledger: export SCRIPT := $(FETCH_HLEDGER)
 .venv/bin/hledger: | .venv/bin/python

@@ -33,6 +33,7 @@ from gstd.database.provision import DATABASE, OWNER_ROLE, provision
 from gstd.embedded.postgres import EmbeddedPostgres
 from gstd.events import service as events
 from gstd.kernel.ids import new_id
+from gstd.kernel.settings import Policy
 
 if TYPE_CHECKING:
     Session = asyncpg.Connection[asyncpg.Record]
@@ -51,8 +52,8 @@ WARM_UP_S = 0.1
 ACCOUNTS = 1_000
 TASKS = 20_000
 BALANCE = 1_000_000_000_000_000
-NUMBERING_PAUSE_S = 0.02
-"""How long the numbering of events waits when it found none."""
+AUDITED_WINDOW_S = 3.0
+"""Long enough for the numbering to work and rest several times, as it does all day."""
 SEAL_EVERY_S = 1.0
 
 _COLUMNS = """kind, ref, seq, asset, debit, credit, amount,
@@ -135,6 +136,7 @@ class Case:
     maker: Maker
     against: str | None = None
     goal: float | None = None
+    window_s: float = WINDOW_S
     as_application: bool = False
     is_audited: bool = False
 
@@ -160,6 +162,8 @@ class Bench:
     fee: int = 0
     tasks: list[UUID] = field(default_factory=list)
     numbered: int = 0
+    backlog: int = 0
+    """The most events that were not numbered yet when the load ended."""
     sealed_at: float = 0.0
 
     async def fill(self) -> None:
@@ -239,11 +243,17 @@ class Bench:
                 against="credits to 1000 escrow accounts",
                 goal=0.95,
             ),
-            Case(name="one transfer per call, not numbered", connections=16, maker=self._single),
+            Case(
+                name="one transfer per call, not numbered",
+                connections=16,
+                maker=self._single,
+                window_s=AUDITED_WINDOW_S,
+            ),
             Case(
                 name="one transfer per call, numbered",
                 connections=16,
                 maker=self._single,
+                window_s=AUDITED_WINDOW_S,
                 is_audited=True,
                 against="one transfer per call, not numbered",
                 goal=0.95,
@@ -256,12 +266,12 @@ class Bench:
         sessions = (self.application if case.as_application else self.owner)[: case.connections]
         calls = [await case.maker(session, n) for n, session in enumerate(sessions)]
         audit = (
-            [asyncio.create_task(self._audit(time.perf_counter() + WARM_UP_S + WINDOW_S))]
+            [asyncio.create_task(self._audit(time.perf_counter() + WARM_UP_S + case.window_s))]
             if case.is_audited
             else []
         )
         start = time.perf_counter() + WARM_UP_S
-        end = start + WINDOW_S
+        end = start + case.window_s
         cpu = time.process_time()
         results = await asyncio.gather(*(_client(call, start, end) for call in calls))
         took = time.perf_counter() - start
@@ -280,13 +290,16 @@ class Bench:
     async def _audit(self, end: float) -> None:
         """What the scheduler does beside the transfers."""
         while time.perf_counter() < end:
+            began = time.perf_counter()
             moved = await self.database.run(events.number)
+            worked_s = time.perf_counter() - began
             if _SEAL is not None and time.monotonic() - self.sealed_at >= SEAL_EVERY_S:
                 self.sealed_at = time.monotonic()
                 await self.database.run(_SEAL)
             self.numbered += moved
-            if not moved:
-                await asyncio.sleep(NUMBERING_PAUSE_S)
+            if moved < events.NUMBERED_AT_ONCE:
+                await asyncio.sleep(events.rest_after(worked_s, Policy().numbering_percent))
+        self.backlog = max(self.backlog, await self.database.run(_waiting))
 
     def _pair(self) -> tuple[int, int]:
         debit, credit = random.sample(self.spendable, 2)
@@ -373,6 +386,7 @@ async def measure() -> list[Figure]:
         broken = await bench.broken()
         assert not broken, broken
         assert bench.numbered > 0, "the numbering ran"
+        assert bench.backlog < 2 * events.NUMBERED_AT_ONCE, "the numbering keeps up"
     return [_figure(case, samples) for case in cases]
 
 
@@ -438,6 +452,11 @@ async def _client(call: Call, start: float, end: float) -> tuple[float, int]:
         elif now >= start:
             begin = now
     return done / (now - begin) if now > begin else 0.0, failed
+
+
+async def _waiting(connection: Connection) -> int:
+    rows: int = await connection.fetchval("SELECT count(*) FROM public.event_outbox")
+    return rows
 
 
 def _now() -> datetime:

@@ -50,6 +50,13 @@ class CountingWorld(World):
 
         return await self.database.run(counted)
 
+    async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async def counted(connection: Connection) -> T:
+            with connection.query_logger(self._count):
+                return await work(connection)
+
+        return await super().read(counted)
+
     def _count(self, _: object) -> None:
         self.statements += 1
 

@@ -32,6 +32,7 @@ from gstd.protocol.people import EnrolRequest
 from gstd.protocol.signing import DeviceKey, enrolment_statement, result_statement
 from gstd.protocol.types import Asset, Role, Tier
 from gstd.protocol.work import (
+    Alive,
     Claimed,
     ClaimItem,
     Released,
@@ -84,6 +85,11 @@ class World:
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self.database.run(work)
 
+    async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Read outside of a transaction, in one statement."""
+        async with self.database.connection() as connection:
+            return await work(connection)
+
     async def account(self, *roles: Role, credits: int = 0) -> UUID:  # noqa: A002 - the word of the design
         """A new account, with test credits if asked."""
         made = await self.run(
@@ -104,7 +110,7 @@ class World:
         owner = account_id or await self.account(Role.WORKER)
         key = DeviceKey.generate()
 
-        async def enrol(connection: Connection) -> DeviceActor:
+        async def enrol(connection: Connection) -> None:
             code = await accounts.new_enrolment_code(
                 connection, owner, self.policy, self.clock.now()
             )
@@ -114,10 +120,16 @@ class World:
                 public_key=key.public,
                 signature=key.sign(enrolment_statement(code.code, key.public)),
             )
-            await accounts.enrol_device(connection, request, self.clock.now())
-            return await accounts.device_of_key(connection, key.public)
+            await accounts.enrol_device(connection, request, self.policy, self.clock.now())
 
-        return Device(await self.run(enrol), key)
+        await self.run(enrol)
+        return Device(await self.actor(key.public), key)
+
+    async def actor(self, public_key: str) -> DeviceActor:
+        """An enrolled device as the platform knows it now."""
+        [found] = await self.read(lambda conn: accounts.devices_of_keys(conn, [public_key]))
+        assert found is not None
+        return found
 
     async def _module(self) -> modules.Module:
         if self.module is None:
@@ -192,11 +204,21 @@ class World:
         self, device: Device, items: Sequence[ClaimItem]
     ) -> list[Claimed | Refusal]:
         """Send these claims as one batch."""
-        return await self.run(
-            lambda conn: claims.claim(
-                conn, device.actor, items, self.pow_key, self.policy, self.clock.now()
-            )
-        )
+        return await self.claim_together([(device, item) for item in items])
+
+    async def claim_together(
+        self, items: Sequence[tuple[Device, ClaimItem]]
+    ) -> list[Claimed | Refusal]:
+        """Send claims of several devices as one batch."""
+        now = self.clock.now()
+        found = [
+            checked
+            for device, item in items
+            for checked in claims.check_proofs(device.actor, [item], self.pow_key, now)
+        ]
+        proven = [one for one in found if isinstance(one, claims.Proven)]
+        outcomes = iter(await self.run(lambda conn: claims.claim(conn, proven, self.policy, now)))
+        return [next(outcomes) if isinstance(one, claims.Proven) else one for one in found]
 
     async def claim(self, device: Device, task_id: UUID) -> Claimed:
         """Claim one task that must be there."""
@@ -246,9 +268,46 @@ class World:
         self, device: Device, items: Sequence[SubmitItem]
     ) -> list[Submitted | Refusal]:
         """Submit results in one batch."""
-        await submits.store_outputs(self.blobs, items)
+        return await self.submit_together([(device, item) for item in items])
+
+    async def submit_together(
+        self, items: Sequence[tuple[Device, SubmitItem]]
+    ) -> list[Submitted | Refusal]:
+        """Submit results of several devices in one batch."""
+        found = await self.checked(items)
+        good = [one for one in found if isinstance(one, submits.Checked)]
+        await submits.store_outputs(self.blobs, good)
+        outcomes = iter(await self.submit_checked(good))
+        return [next(outcomes) if isinstance(one, submits.Checked) else one for one in found]
+
+    async def checked(
+        self, items: Sequence[tuple[Device, SubmitItem]]
+    ) -> list[submits.Checked | Submitted | Refusal]:
+        """What becomes of results before anything is locked."""
+        attempts = [(device.actor, item.attempt_id) for device, item in items]
+        held = await self.read(lambda conn: submits.held_attempts(conn, attempts))
+        return [
+            submits.check(device.actor, item, attempt, self.clock.now())
+            for (device, item), attempt in zip(items, held, strict=True)
+        ]
+
+    async def submit_checked(self, results: Sequence[submits.Checked]) -> list[Submitted | Refusal]:
+        """Record results that were checked, in one batch."""
+        if not results:
+            return []
         return await self.run(
-            lambda conn: submits.submit(conn, device.actor, items, self.policy, self.clock.now())
+            lambda conn: submits.submit(conn, results, self.policy, self.clock.now())
+        )
+
+    async def heartbeat(self, device: Device, *attempts: UUID) -> list[Alive | Refusal]:
+        """Extend leases of one device."""
+        return await self.heartbeat_all([(device, attempt) for attempt in attempts])
+
+    async def heartbeat_all(self, attempts: Sequence[tuple[Device, UUID]]) -> list[Alive | Refusal]:
+        """Extend leases of several devices in one batch."""
+        beats = [(device.actor, attempt) for device, attempt in attempts]
+        return await self.run(
+            lambda conn: claims.heartbeat(conn, beats, self.policy, self.clock.now())
         )
 
     async def submit(
@@ -265,10 +324,17 @@ class World:
     ) -> Released | Refusal:
         """Give one attempt back."""
         item = ReleaseItem(attempt_id=claimed.attempt_id, reason=reason)
-        [released] = await self.run(
-            lambda conn: claims.release(conn, device.actor, [item], self.policy, self.clock.now())
-        )
+        [released] = await self.release_all([(device, item)])
         return released
+
+    async def release_all(
+        self, items: Sequence[tuple[Device, ReleaseItem]]
+    ) -> list[Released | Refusal]:
+        """Give attempts of several devices back in one batch."""
+        sent = [(device.actor, item) for device, item in items]
+        return await self.run(
+            lambda conn: claims.release(conn, sent, self.policy, self.clock.now())
+        )
 
     async def cancel(self, owner: UUID, job_id: UUID) -> None:
         """Cancel a job."""

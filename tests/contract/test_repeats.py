@@ -11,11 +11,14 @@ from gstd.api.edge import KeyRule
 from gstd.kernel.settings import Settings
 from tests.contract.test_openapi import operations
 
-MONEY = {"/api/v1/graphs", "/api/v1/jobs", "/api/v1/test-credits"}
+MONEY = {
+    "/api/v1/graphs",
+    "/api/v1/jobs",
+    "/api/v1/test-credits",
+    "/api/v1/admin/corrections",  # a proposal made twice could be applied twice
+    "/api/v1/admin/corrections/{correction_id}/decision",
+}
 """Twice would pay twice. `test_money_moves.py` proves the whole contract for each of them."""
-
-CORRECTIONS = {"/api/v1/admin/corrections", "/api/v1/admin/corrections/{correction_id}/decision"}
-"""A proposal made twice could be applied twice. Both demand a key as well."""
 
 RERUNS = {"/api/v1/jobs/{job_id}/rerun"}
 """Names somebody's job, so nobody else can send the same: `test_graph_routes.py` repeats it."""
@@ -25,6 +28,10 @@ KEYED = {
     "/api/v1/devices/codes",
     "/api/v1/devices/{device_id}/revoke",  # revoking twice is revoking
     "/api/v1/jobs/{job_id}/cancel",  # gives back only what is left, so twice gives nothing more
+    "/api/v1/pools",
+    "/api/v1/pools/{pool_id}/join",  # joining twice is joining
+    "/api/v1/pools/{pool_id}/leave",
+    "/api/v1/pools/{pool_id}/members/{account_id}/remove",
     "/api/v1/wasm/upload",  # the bytes are the module's name
 }
 """Twice does no harm to anybody's money; a key brings the first answer back."""
@@ -56,7 +63,7 @@ def posts() -> dict[str, HTTPRouteHandler]:
 def test_every_post_is_sorted_by_what_makes_it_safe_to_repeat() -> None:
     rules = {path: edge.key_rule(handler) for path, handler in posts().items()}
     assert rules == {
-        **dict.fromkeys(MONEY | CORRECTIONS | RERUNS, KeyRule.REQUIRED),
+        **dict.fromkeys(MONEY | RERUNS, KeyRule.REQUIRED),
         **dict.fromkeys(KEYED, KeyRule.TAKEN),
         **dict.fromkeys(NATURAL),
     }, "a new POST belongs into one of the lists above"
@@ -71,4 +78,4 @@ def test_the_reference_shows_the_key_where_it_is_taken_and_demands_it_where_need
                 assert parameter["schema"]["maxLength"] == edge.KEY_CHARACTERS
                 assert parameter["description"]
                 shown[path] = parameter["required"]
-    assert shown == dict.fromkeys(MONEY | CORRECTIONS | RERUNS, True) | dict.fromkeys(KEYED, False)
+    assert shown == dict.fromkeys(MONEY | RERUNS, True) | dict.fromkeys(KEYED, False)

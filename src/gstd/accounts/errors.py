@@ -71,6 +71,38 @@ class DeviceNotFoundError(GstdError):
     hint = "List the account's devices at /api/v1/devices."
 
 
+class PoolNotFoundError(GstdError):
+    """The account neither owns nor has joined such a pool."""
+
+    code = "pool_not_found"
+    status = 404
+    hint = "List your pools with `gstd pool list`; join one with the id and secret of its owner."
+
+
+class WrongPoolSecretError(GstdError):
+    """No pool has this id and this secret."""
+
+    code = "wrong_pool_secret"
+    status = 403
+    hint = "Ask the pool's owner for its id and present secret: removing a member changes it."
+
+
+class PoolOwnerStaysError(GstdError):
+    """The owner of a pool is always a member of it."""
+
+    code = "pool_owner_stays"
+    status = 409
+    hint = "To keep a device out of your pool, set its limits: `gstd worker limit --help`."
+
+
+class TooManyPoolsError(GstdError):
+    """The account is in as many pools as it may be."""
+
+    code = "too_many_pools"
+    status = 409
+    hint = "Leave a pool first: `gstd pool leave POOL`."
+
+
 class IdempotencyKeyRequiredError(GstdError):
     """This request moves money, so it needs an Idempotency-Key."""
 

@@ -7,6 +7,8 @@ from uuid import UUID
 import msgspec
 
 from gstd.accounts.errors import DeviceBarredError, NotAllowedError
+from gstd.accounts.health import Health
+from gstd.protocol.matching import NO_LIMITS, DeviceLimits
 from gstd.protocol.types import Role
 
 SHARDS = 64
@@ -29,8 +31,11 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         return Role.ADMIN in self.roles
 
 
-class DeviceActor(msgspec.Struct, frozen=True, kw_only=True):
-    """An authenticated device. ``trust`` goes from 0 to 1000."""
+class DeviceActor(Health, frozen=True, kw_only=True):
+    """An authenticated device. ``trust`` goes from 0 to 1000, ``pools`` are its account's.
+
+    ``limits`` is what its owner set; ``fuel_per_ms`` was measured on accepted results.
+    """
 
     device_id: UUID
     account_id: UUID
@@ -38,6 +43,9 @@ class DeviceActor(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str
     state: str
     trust: int
+    limits: DeviceLimits = NO_LIMITS
+    fuel_per_ms: float | None = None
+    pools: tuple[UUID, ...] = ()
 
     def must_be_active(self) -> None:
         """Raise ``DeviceBarredError`` unless the device may work."""

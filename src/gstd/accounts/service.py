@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import msgspec
-
 from gstd.accounts.errors import (
     AccountNotFoundError,
     DeviceKeyTakenError,
@@ -22,6 +20,7 @@ from gstd.events.service import Event, append
 from gstd.kernel.ids import new_id
 from gstd.kernel.secrets import new_token, token_hash
 from gstd.kernel.settings import Policy
+from gstd.protocol.matching import DeviceLimits
 from gstd.protocol.people import (
     AccountView,
     DeviceView,
@@ -33,14 +32,6 @@ from gstd.protocol.signing import enrolment_statement, is_signed_by
 from gstd.protocol.types import Role
 
 _sql = load_queries("gstd.accounts")
-
-
-class Judgement(msgspec.Struct, frozen=True):
-    """What verification found about one device: results accepted, results proved wrong."""
-
-    device_id: UUID
-    accepted: int
-    wrong: int
 
 
 async def create_account(
@@ -79,12 +70,20 @@ async def actor_of_key(connection: Connection, api_key: str, now: datetime) -> A
     return to_struct(row, Actor)
 
 
-async def device_of_key(connection: Connection, public_key: str) -> DeviceActor:
-    """The device with this key. Raises ``NotAuthenticatedError`` for an unknown one."""
-    row = await connection.fetchrow(_sql["device_of_key"], public_key)
-    if row is None:
-        raise NotAuthenticatedError("no device is enrolled with this key")
-    return to_struct(row, DeviceActor)
+async def devices_of_keys(
+    connection: Connection, public_keys: Sequence[str]
+) -> list[DeviceActor | None]:
+    """The device of each key, or ``None`` where none is enrolled with it."""
+    rows = await connection.fetch(_sql["devices_of_keys"], public_keys)
+    devices = {device.public_key: device for device in to_structs(rows, DeviceActor)}
+    return [devices.get(key) for key in public_keys]
+
+
+async def device_actors(
+    connection: Connection, device_ids: Sequence[UUID], owner: UUID | None = None
+) -> list[DeviceActor]:
+    """Those of the devices that exist, only the owner's if one is given."""
+    return to_structs(await connection.fetch(_sql["device_actors"], device_ids, owner), DeviceActor)
 
 
 async def new_enrolment_code(
@@ -97,7 +96,9 @@ async def new_enrolment_code(
     return EnrolmentCode(code=code, expires_at=expires_at)
 
 
-async def enrol_device(connection: Connection, request: EnrolRequest, now: datetime) -> DeviceView:
+async def enrol_device(
+    connection: Connection, request: EnrolRequest, policy: Policy, now: datetime
+) -> DeviceView:
     """Link a device key by a one-time code.
 
     Idempotent: the same code and key give the same device again. Raises ``InvalidCodeError`` for
@@ -121,14 +122,25 @@ async def enrol_device(connection: Connection, request: EnrolRequest, now: datet
         return device
     if code["expires_at"] <= now:
         raise InvalidCodeError("this enrolment code has expired")
-    return await _link(connection, request, hashed, code["account_id"], now)
+    return await _link(connection, request, hashed, code["account_id"], policy, now)
 
 
 async def _link(
-    connection: Connection, request: EnrolRequest, hashed: bytes, account_id: UUID, now: datetime
+    connection: Connection,
+    request: EnrolRequest,
+    hashed: bytes,
+    account_id: UUID,
+    policy: Policy,
+    now: datetime,
 ) -> DeviceView:
     device_id = await connection.fetchval(
-        _sql["insert_device"], new_id(), account_id, request.name, request.public_key, now
+        _sql["insert_device"],
+        new_id(),
+        account_id,
+        request.name,
+        request.public_key,
+        now,
+        policy.first_quota,
     )
     if device_id is None:
         raise DeviceKeyTakenError
@@ -159,29 +171,17 @@ async def revoke_device(
     return await _device(connection, device_id)
 
 
-async def judge_devices(
-    connection: Connection, judgements: Sequence[Judgement], policy: Policy, now: datetime
-) -> None:
-    """Move trust by what verification decided; suspend devices that fall below the minimum."""
-    if not judgements:
-        return
-    rows = await connection.fetch(
-        _sql["judge_devices"],
-        [judgement.device_id for judgement in judgements],
-        [judgement.accepted for judgement in judgements],
-        [judgement.wrong for judgement in judgements],
-        policy.min_trust,
+async def limit_device(
+    connection: Connection, account_id: UUID, device_id: UUID, limits: DeviceLimits, now: datetime
+) -> DeviceView:
+    """Set what a device takes. Raises ``DeviceNotFoundError`` for somebody else's."""
+    if await connection.fetchval(_sql["limit_device"], device_id, account_id, limits) is None:
+        raise DeviceNotFoundError
+    event = Event(
+        kind="device.limits_changed", accounts=(account_id,), data={"device_id": str(device_id)}
     )
-    events = [
-        Event(
-            kind="device.trust_lowered",
-            accounts=(row["account_id"],),
-            data={"device_id": str(row["id"]), "trust": row["trust"], "state": row["state"]},
-        )
-        for row in rows
-        if row["wrong"]
-    ]
-    await append(connection, events, now)
+    await append(connection, [event], now)
+    return await _device(connection, device_id)
 
 
 async def _device(connection: Connection, device_id: UUID) -> DeviceView:

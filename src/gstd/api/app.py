@@ -15,12 +15,15 @@ from gstd.api import (
     audit,
     corrections,
     jobs,
+    metrics,
     money,
     operations,
     people,
+    pools,
     problems,
     reference,
     wasm,
+    why,
     work,
 )
 from gstd.api.authentication import provide_actor, provide_device, provide_platform
@@ -41,16 +44,19 @@ def build_app(settings: Settings, clock: Clock | None = None) -> Litestar:
     app = Litestar(
         route_handlers=[
             home,
+            metrics.show_metrics,
             Router(
                 "/api/v1",
                 route_handlers=[
                     operations.router,
                     people.router,
+                    pools.router,
                     money.router,
                     wasm.router,
                     jobs.router,
                     corrections.router,
                     work.router,
+                    why.router,
                     audit.router,
                 ],
             ),

@@ -29,11 +29,17 @@ async def provide_actor(
     request: Request[Any, Any, Any], platform: NamedDependency[Platform]
 ) -> Actor:
     """The account of the request's API key. A device's signature opens no account."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
-        raise NotAuthenticatedError
+    key = bearer_of(request)
     async with platform.database.connection() as connection:
-        return await accounts.actor_of_key(connection, key.strip(), platform.clock.now())
+        return await accounts.actor_of_key(connection, key, platform.clock.now())
+
+
+def bearer_of(request: Request[Any, Any, Any]) -> str:
+    """The request's bearer token. Raises ``NotAuthenticatedError`` without one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise NotAuthenticatedError
+    return token.strip()
 
 
 async def provide_device(
@@ -48,8 +54,7 @@ async def provide_device(
     except ValueError as error:
         raise NotAuthenticatedError(str(error)) from error
     await _check_proof(request, proof, platform)
-    async with platform.database.connection() as connection:
-        device = await accounts.device_of_key(connection, proof.key)
+    device = await platform.desk.device_of_key(proof.key)
     device.must_be_active()
     now_ms = int(platform.clock.now().timestamp() * 1000)
     await platform.bus.touch(str(device.device_id), now_ms)

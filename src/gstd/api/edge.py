@@ -1,4 +1,4 @@
-"""One request, one transaction: idempotent writes, batches with one outcome per item, hints."""
+"""One request, one transaction: idempotent writes, reads on one snapshot, long polls."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ from gstd.accounts import idempotency
 from gstd.accounts.errors import IdempotencyKeyRequiredError
 from gstd.accounts.idempotency import StoredAnswer
 from gstd.accounts.model import Actor
+from gstd.api.errors import ClientGoneError, ShuttingDownError
 from gstd.api.platform import Platform
 from gstd.api.problems import MEDIA_TYPE, encode_problem, request_id
 from gstd.bus.bus import Hint
-from gstd.database.connection import Connection, DatabaseUnavailableError
-from gstd.events.incidents import record
+from gstd.database.connection import Connection
 from gstd.kernel.canonical import digest
-from gstd.kernel.errors import GstdError, InvalidInputError, Refusal
+from gstd.kernel.errors import GstdError, InvalidInputError
 
 T = TypeVar("T")
-Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
 
 Work = Callable[[Connection, datetime], Awaitable[T]]
-Batch = Callable[[Connection, Sequence[Item], datetime], Awaitable[list[Outcome]]]
 
 KEY_HEADER = "Idempotency-Key"
 KEY_CHARACTERS = 200
@@ -51,21 +48,6 @@ def key_rule(handler: BaseRouteHandler) -> KeyRule | None:
     """What a route does with an ``Idempotency-Key``; ``None`` if it ignores it."""
     rule: KeyRule | None = handler.opt.get("idempotency_key")
     return rule
-
-
-class ShuttingDownError(GstdError):
-    """This process is stopping."""
-
-    code = "shutting_down"
-    status = 503
-    hint = "Ask again: another process answers, or this one when it is back."
-
-
-class ClientGoneError(GstdError):
-    """The client hung up before its answer."""
-
-    code = "client_gone"
-    status = 408
 
 
 async def while_connected(
@@ -175,25 +157,3 @@ def _response(answer: StoredAnswer, is_replayed: bool, identity: str) -> Respons
         media_type=MediaType.JSON if answer.status < 400 else MEDIA_TYPE,
         headers=headers,
     )
-
-
-async def batch(
-    platform: Platform, items: Sequence[Item], work: Batch[Item, Outcome], place: str
-) -> list[Outcome | Refusal]:
-    """Run all items in one transaction; if that fails, each in its own.
-
-    So one poisonous item costs the others time, never their outcome.
-    """
-    try:
-        return list(
-            await platform.database.run(
-                lambda connection: work(connection, items, platform.clock.now())
-            )
-        )
-    except DatabaseUnavailableError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever it was, the other items go on
-        if len(items) == 1:
-            await record(platform.database, error, place=place, now=platform.clock.now())
-            return [GstdError("this item failed on the platform").refusal()]
-    return [outcome for item in items for outcome in await batch(platform, [item], work, place)]

@@ -26,9 +26,11 @@ from gstd.protocol.jobs import (
     RerunRequest,
     ResultPage,
     TaskView,
+    Timeline,
 )
 from gstd.protocol.types import Role
 from gstd.tasks import jobs, reorder, rerun, views
+from gstd.tasks.timeline import timeline
 
 Limit = Annotated[int, QueryParameter(ge=1, le=500)]
 After = Annotated[int, QueryParameter(ge=-1, le=2**31 - 1)]
@@ -231,6 +233,14 @@ async def show_task(task_id: FromPath[UUID], actor: ActorDep, platform: Platform
     return await edge.read(platform, lambda conn: views.task_view(conn, task_id, reader(actor)))
 
 
+@get("/tasks/{task_id:uuid}/timeline", summary="A task's whole story")
+async def show_timeline(
+    task_id: FromPath[UUID], actor: ActorDep, platform: PlatformDep
+) -> Timeline:
+    """Every offer that was claimed, every attempt and how it ended, with audit log positions."""
+    return await edge.read(platform, lambda conn: timeline(conn, task_id, reader(actor)))
+
+
 @patch("/tasks/{task_id:uuid}", summary="Change a task's turn", opt=edge.IDEMPOTENT)
 async def change_task(
     request: Request[Any, Any, Any],
@@ -279,6 +289,7 @@ router = Router(
         list_workers,
         list_results,
         show_task,
+        show_timeline,
         show_output,
     ],
 )

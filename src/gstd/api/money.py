@@ -22,9 +22,9 @@ from gstd.api.authentication import ActorDep, PlatformDep
 from gstd.api.platform import Platform
 from gstd.database.connection import Connection
 from gstd.kernel.errors import GstdError
-from gstd.ledger import history
+from gstd.ledger import history, statements
 from gstd.ledger.csv_export import CsvWriter, gstd
-from gstd.ledger.history import Filters
+from gstd.ledger.filters import Filters
 from gstd.protocol.money import (
     BalancesAt,
     Direction,
@@ -101,7 +101,7 @@ async def show_statement(
     platform: PlatformDep,
     filters: FiltersDep,
     cursor: FromQuery[str | None] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=history.MAX_LIMIT)] = history.DEFAULT_LIMIT,
+    limit: Annotated[int, QueryParameter(ge=1, le=statements.MAX_LIMIT)] = statements.DEFAULT_LIMIT,
 ) -> StatementPage:
     """Newest first: what every transfer did to a part of the wallet.
 
@@ -110,7 +110,7 @@ async def show_statement(
     """
     return await edge.read(
         platform,
-        lambda conn: history.statement(conn, actor.account_id, filters, cursor=cursor, limit=limit),
+        lambda conn: statements.page(conn, actor.account_id, filters, cursor=cursor, limit=limit),
     )
 
 
@@ -127,7 +127,7 @@ async def download_statement(
     return await _download(
         request,
         platform,
-        lambda conn: _csv(history.stream(conn, actor.account_id, filters)),
+        lambda conn: _csv(statements.stream(conn, actor.account_id, filters)),
         "gstd-statement.csv",
         "text/csv",
     )

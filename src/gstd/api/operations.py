@@ -21,6 +21,7 @@ from gstd.database.migrate import latest_version
 from gstd.events import incidents, service
 from gstd.kernel.errors import GstdError
 from gstd.ledger import service as ledger
+from gstd.protocol.autoscale import AutoscaleSignal
 from gstd.protocol.people import EventPage, Health, HealthPart, LedgerCheck, RecordedError
 from gstd.protocol.types import Role
 from gstd.protocol.work import MAX_WAIT_MS
@@ -114,6 +115,17 @@ async def _first_with_items(
             await asyncio.wait_for(news.wait(), min(left, 1.0))
 
 
+@get("/autoscale", summary="How many workers the work needs")
+async def autoscale(
+    actor: ActorDep,  # noqa: ARG001 - any account, but an account
+    platform: PlatformDep,
+) -> AutoscaleSignal:
+    """For whoever starts and stops workers: `gstd worker pool`, or KEDA's `metrics-api` scaler
+    with `valueLocation: desired_slots`. Every account may read it: it tells of nobody in
+    particular, and who brings devices must know whether they are needed."""
+    return await platform.signal.read()
+
+
 @get("/admin/ledger/check", summary="Every promise of the ledger (admin)", tags=["admin"])
 async def check_ledger(actor: ActorDep, platform: PlatformDep) -> LedgerCheck:
     """All invariants over every row, with the rows that break them."""
@@ -133,5 +145,5 @@ async def list_errors(
 
 
 router = Router(
-    "/", tags=["operations"], route_handlers=[health, events, check_ledger, list_errors]
+    "/", tags=["operations"], route_handlers=[health, events, autoscale, check_ledger, list_errors]
 )

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, Router, get, post
+from litestar import Request, Response, Router, get, patch, post
 from litestar.params import FromPath, JSONBody
 
 from gstd.accounts import service as accounts
@@ -23,6 +23,7 @@ from gstd.kernel.money import MAX_NANO
 from gstd.kernel.settings import Mode
 from gstd.ledger import service as ledger
 from gstd.ledger.errors import TestCreditsOffError
+from gstd.protocol.matching import DeviceChange
 from gstd.protocol.people import (
     AccountRequest,
     AccountView,
@@ -135,7 +136,7 @@ async def create_code(
 async def enrol_device(data: JSONBody[EnrolRequest], platform: PlatformDep) -> DeviceView:
     """Link a device's key to the account of the code. The code is the credential."""
     device = await platform.database.run(
-        lambda conn: accounts.enrol_device(conn, data, platform.clock.now())
+        lambda conn: accounts.enrol_device(conn, data, platform.policy, platform.clock.now())
     )
     await platform.bus.publish(Hint.OUTBOX)
     return device
@@ -177,6 +178,27 @@ async def revoke_device(
     )
 
 
+@patch("/devices/{device_id:uuid}", summary="Set what a device takes", opt=edge.IDEMPOTENT)
+async def change_device(
+    request: Request[Any, Any, Any],
+    device_id: FromPath[UUID],
+    data: JSONBody[DeviceChange],
+    actor: ActorDep,
+    platform: PlatformDep,
+) -> Response[DeviceView]:
+    """Limits in place of those set before; the device's own, where stricter, still count."""
+    return await edge.write(
+        request,
+        platform,
+        actor,
+        lambda conn, now: accounts.limit_device(
+            conn, actor.account_id, device_id, data.limits, now
+        ),
+        hints=[Hint.OUTBOX],
+        status=200,
+    )
+
+
 router = Router(
     "/",
     tags=["people"],
@@ -189,5 +211,6 @@ router = Router(
         enrol_device,
         list_devices,
         revoke_device,
+        change_device,
     ],
 )

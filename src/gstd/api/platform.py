@@ -9,10 +9,13 @@ from typing import Self
 
 import msgspec
 
+from gstd.api.desk import Desk
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus
 from gstd.database.connection import APP_ROLE, Database
+from gstd.dispatch.indexing import Indexer
 from gstd.dispatch.matchmaker import Matchmaker, challenge_key
+from gstd.dispatch.signal import Signal
 from gstd.events.audit import log_key
 from gstd.kernel.clock import Clock, SystemClock
 from gstd.kernel.settings import Policy, Settings, SettingsError
@@ -39,7 +42,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     bus: Bus
     sandbox: Sandbox
     matchmaker: Matchmaker
-    pow_key: bytes
+    desk: Desk
+    signal: Signal
     log_key: LogKey
     closing: asyncio.Event
     """Set when the process is asked to stop: who waits is sent away at once."""
@@ -59,18 +63,31 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
             sandbox = await stack.enter_async_context(
                 Sandbox(settings.state_dir / "cache" / "api", TRIAL_SLOTS)
             )
+            Indexer(database, bus, clock).follow()
             matchmaker = Matchmaker(database, bus, settings.policy, clock, secret)
             await stack.enter_async_context(matchmaker.running())
+            blobs = Blobs.open(settings.blobs_url)
+            desk = Desk(
+                database,
+                bus,
+                blobs,
+                settings.policy,
+                clock,
+                challenge_key(secret),
+                settings.batch_items,
+            )
+            stack.push_async_callback(desk.close)
             yield cls(
                 settings=settings,
                 policy=settings.policy,
                 clock=clock,
                 database=database,
-                blobs=Blobs.open(settings.blobs_url),
+                blobs=blobs,
                 bus=bus,
                 sandbox=sandbox,
                 matchmaker=matchmaker,
-                pow_key=challenge_key(secret),
+                desk=desk,
+                signal=Signal(database, bus, settings.policy, clock),
                 log_key=log_key(secret),
                 closing=asyncio.Event(),
             )

@@ -116,6 +116,8 @@ def _operations(app: Litestar) -> Iterator[tuple[str, Operation]]:
             yield path, item.get
         if item.post is not None:
             yield path, item.post
+        if item.patch is not None:
+            yield path, item.patch
 
 
 def _posts(app: Litestar) -> Iterator[tuple[HTTPRouteHandler, Operation]]:

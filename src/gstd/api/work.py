@@ -9,11 +9,9 @@ from litestar.params import FromPath, JSONBody
 
 from gstd.api import edge
 from gstd.api.authentication import DeviceDep, PlatformDep
-from gstd.bus.bus import Hint
-from gstd.dispatch import claims, submits
+from gstd.dispatch import claims
 from gstd.modules import service as modules
 from gstd.protocol.work import (
-    Claimed,
     ClaimsRequest,
     ClaimsResponse,
     HeartbeatsRequest,
@@ -43,18 +41,7 @@ async def claim(
     data: JSONBody[ClaimsRequest], device: DeviceDep, platform: PlatformDep
 ) -> ClaimsResponse:
     """Turn offers with their proofs into attempts. Safe to repeat."""
-    outcomes = await edge.batch(
-        platform,
-        data.claims,
-        lambda conn, items, now: claims.claim(
-            conn, device, items, platform.pow_key, platform.policy, now
-        ),
-        "work.claims",
-    )
-    taken = [str(item.task_id) for item in outcomes if isinstance(item, Claimed)]
-    await platform.bus.drop(taken)
-    await platform.bus.publish(Hint.OUTBOX)
-    return ClaimsResponse(outcomes=outcomes)
+    return ClaimsResponse(outcomes=await platform.desk.claim(device, data.claims))
 
 
 @post("/heartbeats", summary="Keep attempts alive", status_code=200)
@@ -62,13 +49,7 @@ async def heartbeat(
     data: JSONBody[HeartbeatsRequest], device: DeviceDep, platform: PlatformDep
 ) -> HeartbeatsResponse:
     """Extend leases. A refusal means: stop working on that attempt."""
-    outcomes = await edge.batch(
-        platform,
-        data.attempts,
-        lambda conn, items, now: claims.heartbeat(conn, device, items, platform.policy, now),
-        "work.heartbeats",
-    )
-    return HeartbeatsResponse(outcomes=outcomes)
+    return HeartbeatsResponse(outcomes=await platform.desk.heartbeat(device, data.attempts))
 
 
 @post("/submits", summary="Submit signed results", status_code=200)
@@ -76,17 +57,7 @@ async def submit(
     data: JSONBody[SubmitsRequest], device: DeviceDep, platform: PlatformDep
 ) -> SubmitsResponse:
     """Store results and let everything that follows happen. Safe to repeat."""
-    async with platform.database.connection() as connection:
-        good = await submits.acceptable(connection, device, data.results, platform.clock.now())
-    await submits.store_outputs(platform.blobs, good)
-    outcomes = await edge.batch(
-        platform,
-        data.results,
-        lambda conn, items, now: submits.submit(conn, device, items, platform.policy, now),
-        "work.submits",
-    )
-    await platform.bus.publish(Hint.REFEREE, Hint.OUTBOX, Hint.QUEUE, Hint.TASKS)
-    return SubmitsResponse(outcomes=outcomes)
+    return SubmitsResponse(outcomes=await platform.desk.submit(device, data.results))
 
 
 @post("/releases", summary="Give tasks back", status_code=200)
@@ -94,14 +65,7 @@ async def release(
     data: JSONBody[ReleasesRequest], device: DeviceDep, platform: PlatformDep
 ) -> ReleasesResponse:
     """End attempts without a result, so that other devices get the tasks."""
-    outcomes = await edge.batch(
-        platform,
-        data.releases,
-        lambda conn, items, now: claims.release(conn, device, items, platform.policy, now),
-        "work.releases",
-    )
-    await platform.bus.publish(Hint.OUTBOX, Hint.QUEUE)
-    return ReleasesResponse(outcomes=outcomes)
+    return ReleasesResponse(outcomes=await platform.desk.release(device, data.releases))
 
 
 @get("/modules/{metered_hash:str}", summary="A module's bytes")

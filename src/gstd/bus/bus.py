@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gstd.bus.memory import LocalNotes
+from gstd.bus.queue_index import QueueIndex
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -83,6 +84,15 @@ class Bus:
                     await listening
             if client is not None:
                 await client.aclose()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is a Valkey at all, up or not."""
+        return self._client is not None
+
+    def queue_index(self, name: str) -> QueueIndex:
+        """The queue index of the platform with this database."""
+        return QueueIndex(self._try, name)
 
     async def is_up(self) -> bool:
         """Whether Valkey answers now."""
@@ -185,6 +195,60 @@ class Bus:
             return []
         found = await self._try(ask, None)
         return found or [self._local.presence.get(device) for device in devices]
+
+    async def seen_since(self, at_ms: int) -> int:
+        """How many devices were heard of at ``at_ms`` (Unix milliseconds) or later."""
+
+        async def ask(client: Redis) -> int:
+            return int(await client.zcount("gstd:presence", at_ms, "+inf"))
+
+        found = await self._try(ask, None)
+        if found is not None:
+            return int(found)
+        return sum(seen >= at_ms for seen in self._local.presence.values())
+
+    async def latest_seen(self, at_ms: int, limit: int) -> dict[str, int]:
+        """Devices heard of since then, the latest first, with when; at most ``limit``."""
+
+        async def ask(client: Redis) -> dict[str, int]:
+            found: Any = await client.zrange(
+                "gstd:presence",
+                "+inf",
+                at_ms,
+                desc=True,
+                byscore=True,
+                offset=0,
+                num=limit,
+                withscores=True,
+            )
+            return {device.decode(): int(score) for device, score in found}
+
+        found: dict[str, int] | None = await self._try(ask, None)
+        if found is not None:
+            return found
+        latest = sorted(self._local.presence.items(), key=lambda item: -item[1])
+        return {device: at for device, at in latest[:limit] if at >= at_ms}
+
+    async def write_note(self, name: str, note: bytes, ttl_ms: int) -> None:
+        """Keep a note for every process to read, for a while."""
+        self._local.write(name, note, ttl_ms)
+
+        async def send(client: Redis) -> None:
+            await client.set(f"gstd:note:{name}", note, px=ttl_ms)
+
+        await self._try(send, None)
+
+    async def read_notes(self, names: Sequence[str]) -> list[bytes | None]:
+        """The notes of these names, where there are any."""
+        if not names:
+            return []
+
+        async def ask(client: Redis) -> list[bytes | None]:
+            notes: Any = await client.mget([f"gstd:note:{name}" for name in names])
+            return list(notes)
+
+        found = await self._try(ask, None)
+        return found if found is not None else [self._local.read(name) for name in names]
 
     async def _try(self, call: Callable[[Redis], Any], otherwise: T) -> Any | T:
         if self._client is None or time.monotonic() < self._down_until:

@@ -9,13 +9,28 @@ _SWEEP_ABOVE = 10_000
 
 
 class LocalNotes:
-    """Holds with an end, and presence. ``monotonic`` gives seconds."""
+    """Holds and notes with an end, and presence. ``monotonic`` gives seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._now = monotonic
         self._holds: dict[str, tuple[int, float]] = {}
         self._sweep_above = _SWEEP_ABOVE
         self.presence: dict[str, int] = {}
+        self._notes: dict[str, tuple[bytes, float]] = {}
+        self._notes_sweep_above = _SWEEP_ABOVE
+
+    def write(self, name: str, note: bytes, ttl_ms: int) -> None:
+        """Keep a note for a while."""
+        now = self._now()
+        if len(self._notes) > self._notes_sweep_above:
+            self._notes = {key: kept for key, kept in self._notes.items() if kept[1] > now}
+            self._notes_sweep_above = max(_SWEEP_ABOVE, 2 * len(self._notes))
+        self._notes[name] = (note, now + ttl_ms / 1000)
+
+    def read(self, name: str) -> bytes | None:
+        """The note, unless its time is over."""
+        note, until = self._notes.get(name, (b"", 0.0))
+        return note if until > self._now() else None
 
     def hold(self, name: str, places: int, ttl_ms: int) -> bool:
         """Whether one of the name's places was free and is now held."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from gstd.cli.corrections import app as corrections
-from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, run, table
+from gstd.cli.output import JsonOption, KeyOption, UrlOption, counted, emit, err, run, table
 from gstd.protocol.types import Role
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def export_ledger(
     """Write every account and transfer as a journal: hledger -f FILE check --strict."""
     import sys
 
+    from gstd.cli.files import replacing
     from gstd.cli.session import connect
 
     async def work(to: IO[bytes]) -> int:
@@ -70,9 +72,9 @@ def export_ledger(
         run(work(sys.stdout.buffer))
         sys.stdout.buffer.flush()
         return
-    with file.open("wb") as opened:
+    with replacing(file) as opened:
         size = run(work(opened))
-    err.print(f"{size} bytes are in {file}.", soft_wrap=True)
+    err.print(f"{counted(size, 'byte')} written to {file}.", soft_wrap=True, markup=False)
 
 
 @audit.callback()
@@ -84,7 +86,7 @@ def audit_group() -> None:
 def verify(
     since: Annotated[
         Path | None,
-        typer.Option(help="A checkpoint kept earlier: the log must continue it.", exists=True),
+        typer.Option(help="A checkpoint kept earlier: the log must continue it."),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Where to keep the newest checkpoint if all is well.")
@@ -94,11 +96,12 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Rebuild the log's tree from every row and name what was tampered with; then exit code 1."""
+    from gstd.cli.files import read, replacing
     from gstd.cli.progress import StepProgress
     from gstd.cli.session import connect
     from gstd.sdk.audit import verify as verify_log
 
-    kept = None if since is None else since.read_text("utf-8", "replace")
+    kept = None if since is None else read(since).decode("utf-8", "replace")
 
     async def work(on_progress: Progress | None) -> AuditReport:
         async with connect(url, api_key) as client:
@@ -109,11 +112,12 @@ def verify(
     else:
         with StepProgress(err) as progress:
             report = run(work(progress.update))
+    if report.ok and keep is not None and report.checkpoint is not None:
+        with replacing(keep) as file:
+            file.write(report.checkpoint.encode())
     emit(report, as_json, _findings)
     if not report.ok:
         raise typer.Exit(1)
-    if keep is not None and report.checkpoint is not None:
-        keep.write_text(report.checkpoint, "utf-8")
 
 
 @audit.command()
@@ -168,7 +172,8 @@ def create_account(
 
 def _invariants(result: LedgerCheck) -> Table:
     title = (
-        f"Ledger: {result.accounts} accounts, {result.transfers} transfers, sum {result.sum_nano}"
+        f"Ledger: {counted(result.accounts, 'account')}, "
+        f"{counted(result.transfers, 'transfer')}, sum {result.sum_nano}"
     )
     rows = table(title, "", "promise", "broken by")
     for item in result.invariants:
@@ -180,13 +185,16 @@ def _invariants(result: LedgerCheck) -> Table:
 def _findings(report: AuditReport) -> Table | str:
     if report.ok:
         return (
-            f"Nothing was tampered with: {report.leaves} facts under {report.checkpoints} signed "
-            f"checkpoints of {report.origin}, key {report.public_key}."
+            f"Nothing was tampered with: {counted(report.leaves, 'fact')} under "
+            f"{counted(report.checkpoints, 'signed checkpoint')} of {report.origin}, "
+            f"key {report.public_key}."
         )
     rows = table("What was tampered with", "#position", "what", "how", "sealed", "present")
     for item in report.findings:
         position = "" if item.position is None else str(item.position)
-        rows.add_row(position, item.subject, item.detail, item.sealed or "", item.present or "")
+        # What was tampered with may hold anything, also the marks of this terminal's colours.
+        texts = (item.subject, item.detail, item.sealed or "", item.present or "")
+        rows.add_row(position, *map(escape, texts))
     return rows
 
 
@@ -196,5 +204,6 @@ def _errors(found: list[RecordedError]) -> Table | str:
     rows = table("Recorded errors", "time", "code", "place", "request", "detail")
     for item in found:
         when = f"{item.at:%Y-%m-%d %H:%M:%S}"
-        rows.add_row(when, item.code, item.place, item.request_id or "", item.detail)
+        texts = (item.code, item.place, item.request_id or "", item.detail)
+        rows.add_row(when, *map(escape, texts))
     return rows

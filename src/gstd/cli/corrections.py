@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
+from rich.markup import escape
 
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, run, table
 from gstd.kernel.money import format_gstd, parse_gstd
@@ -123,5 +124,5 @@ def _rows(found: list[CorrectionView]) -> Table | str:
     for item in found:
         sides = [str(name.owner or name.kind) for name in (item.debit, item.credit)]
         amount = f"{format_gstd(int(item.amount_nano))} {item.asset}"
-        rows.add_row(str(item.id), item.state, amount, *sides, item.reason)
+        rows.add_row(str(item.id), item.state, amount, *sides, escape(item.reason))
     return rows

@@ -15,6 +15,7 @@ import typer
 from gstd.cli import graphs
 from gstd.cli.cards import job_card
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, out, run, table
+from gstd.cli.task import HoursOption, PriorityOption, order_change
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd, parse_gstd
@@ -61,6 +62,12 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
     ] = None,
     fuel: Annotated[int, typer.Option(help="Fuel per task.", min=1)] = Limits().fuel,
     memory_mb: Annotated[int, typer.Option(help="Memory per task, in MiB.", min=1)] = 256,
+    min_trust: Annotated[
+        int, typer.Option(help="Only devices of at least this trust.", min=0, max=1000)
+    ] = 0,
+    pool: Annotated[
+        UUID | None, typer.Option(help="Only devices of this private pool of yours.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What to call the job.")] = "job",
     after: Annotated[
         list[str] | None,
@@ -93,6 +100,8 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
         priority=priority,
         deadline=end,
         limits=Limits(fuel=fuel, memory_bytes=memory_mb << 20),
+        min_trust=min_trust,
+        pool=pool,
         after=tuple(read_edge(text) for text in after or ()),
         feed=feed,
         on_failure=on_failure,
@@ -243,6 +252,27 @@ def results(
         return found
 
     emit(run(work()), as_json, _result_rows)
+
+
+@app.command("set")
+def change(
+    job: JobArgument,
+    priority: PriorityOption = None,
+    hours: HoursOption = None,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change the priority or deadline of everything in a job that has not ended."""
+    from gstd.cli.session import connect
+
+    order = order_change(priority, hours)
+
+    async def work() -> JobView:
+        async with connect(url, api_key) as client:
+            return await client.change_job(job, order)
+
+    emit(run(work()), as_json, job_card)
 
 
 @app.command()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
-from gstd.cli import admin, job, module, wallet, worker
+from gstd.cli import admin, job, module, pools, task, wallet, worker
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, fail
 from gstd.kernel.errors import GstdError
 
@@ -21,8 +22,10 @@ app = typer.Typer(
 )
 app.add_typer(module.app, name="module", help="Upload and look at modules.")
 app.add_typer(job.app, name="job", help="Post, watch and fetch jobs.")
+app.add_typer(task.app, name="task", help="One task: its story and its turn.")
 app.add_typer(wallet.app, name="wallet", help="Your money.")
 app.add_typer(worker.app, name="worker", help="Earn with this device.")
+app.add_typer(pools.app, name="pool", help="Private pools of devices.")
 app.add_typer(admin.app, name="admin", help="Operate the platform.")
 
 PortOption = Annotated[
@@ -58,6 +61,21 @@ def doctor(url: UrlOption = None, api_key: KeyOption = None, as_json: JsonOption
     from gstd.cli.doctor import run_doctor
 
     run_doctor(url=url, api_key=api_key, as_json=as_json)
+
+
+@app.command()
+def why(
+    thing: Annotated[
+        UUID, typer.Argument(metavar="TASK|DEVICE", help="The id of a task or device of yours.")
+    ],
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a task does not start, or why a device gets no work."""
+    from gstd.cli.why import run_why
+
+    run_why(thing, url=url, api_key=api_key, as_json=as_json)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gstd.kernel.errors import GstdError
@@ -61,6 +62,11 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words for people."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work."""
     return asyncio.run(work)
@@ -71,5 +77,5 @@ def fail(error: GstdError, *, as_json: bool) -> None:
     if as_json:
         print_json({"error": {"code": error.code, "detail": error.detail, "hint": error.advice}})
         return
-    err.print(f"[bold red]{error.code}[/]: {error.detail}", soft_wrap=True)
-    err.print(f"[dim]{error.advice}[/]", soft_wrap=True)
+    err.print(f"[bold red]{error.code}[/]: {escape(error.detail)}", soft_wrap=True)
+    err.print(f"[dim]{escape(error.advice)}[/]", soft_wrap=True)

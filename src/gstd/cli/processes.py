@@ -18,6 +18,7 @@ from gstd.api.platform import app_role
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus
 from gstd.database.connection import Database, DatabaseUnavailableError
+from gstd.dispatch.indexing import Indexer
 from gstd.embedded.leash import hold_leash
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.settings import Settings, SettingsError, settings_from
@@ -84,6 +85,7 @@ async def stores(settings: Settings) -> AsyncIterator[tuple[Database, Blobs, Bus
         database = await patiently(lambda: Database.connect(url, role=app_role(settings)))
         stack.push_async_callback(database.close)
         bus = await stack.enter_async_context(Bus.open(settings.valkey_url))
+        Indexer(database, bus, SystemClock()).follow()
         yield database, Blobs.open(blobs_url), bus
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from gstd.cli.files import read, replacing
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd
 from gstd.protocol.audit import StatementProof, check_statement_proof
@@ -14,6 +15,7 @@ from gstd.protocol.money import StatementRow
 from gstd.sdk import Client
 
 AT_ONCE = 500
+_HINT = "Give a file that `gstd wallet statement --proof FILE` wrote."
 
 
 class Proved(msgspec.Struct, frozen=True):
@@ -40,7 +42,8 @@ async def fetch_proofs(client: Client, rows: Sequence[StatementRow]) -> list[Sta
 
 def write_proofs(path: Path, proofs: Sequence[StatementProof]) -> None:
     """Keep proofs in a file."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(proofs), indent=1))
+    with replacing(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(proofs), indent=1))
 
 
 def check_file(path: Path, public_key: str | None) -> Proved:
@@ -49,11 +52,11 @@ def check_file(path: Path, public_key: str | None) -> Proved:
     Without a pinned key the file is checked against the key that it brings along.
     """
     try:
-        proofs = msgspec.json.decode(path.read_bytes(), type=list[StatementProof])
-    except msgspec.DecodeError as error:
-        raise InvalidInputError(f"{path} is not a file of proofs: {error}") from error
+        proofs = msgspec.json.decode(read(path), type=list[StatementProof])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} is not a file of proofs: {error}", hint=_HINT) from error
     if not proofs:
-        raise InvalidInputError(f"{path} holds no proofs")
+        raise InvalidInputError(f"{path} holds no proofs", hint=_HINT)
     pinned = public_key or proofs[0].key.public_key
     size = max(check_statement_proof(proof, public_key=pinned).size for proof in proofs)
     lines = [_line(fact.fact.fact().data) for proof in proofs for fact in proof.facts]

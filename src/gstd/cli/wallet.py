@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, run, table
+from gstd.cli.output import JsonOption, KeyOption, UrlOption, counted, emit, err, run, table
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd
 from gstd.protocol.money import Direction, Part, TransferKind
@@ -94,7 +94,7 @@ def statement(  # noqa: PLR0913, PLR0917 - every filter of a statement
     from gstd.cli.proofs import fetch_proofs, write_proofs
     from gstd.cli.session import connect
     from gstd.protocol.money import StatementPage
-    from gstd.sdk.client import StatementFilters
+    from gstd.sdk.money import StatementFilters
 
     filters = StatementFilters(
         asset=asset,
@@ -122,7 +122,7 @@ def statement(  # noqa: PLR0913, PLR0917 - every filter of a statement
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="What `statement --proof` wrote.", exists=True)],
+    file: Annotated[Path, typer.Argument(help="What `statement --proof` wrote.")],
     key: Annotated[
         str | None, typer.Option(help="The platform's key as you wrote it down: 64 hex digits.")
     ] = None,
@@ -141,14 +141,15 @@ def export(
     api_key: KeyOption = None,
 ) -> None:
     """Write the whole statement as a table for spreadsheets."""
+    from gstd.cli.files import replacing
     from gstd.cli.session import connect
 
     async def work() -> int:
         async with connect(url, api_key) as client:
-            with csv.open("wb") as file:
+            with replacing(csv) as file:
                 return await client.statement_csv(file)
 
-    err.print(f"{run(work())} bytes are in {csv}.", soft_wrap=True)
+    err.print(f"{counted(run(work()), 'byte')} written to {csv}.", soft_wrap=True, markup=False)
 
 
 def read_time(name: str, text: str | None) -> datetime | None:
@@ -204,10 +205,10 @@ def _statement(page: StatementPage) -> Table | str:
 
 
 def _proved(found: Proved) -> str:
+    are = "1 transfer is" if found.transfers == 1 else f"All {found.transfers} transfers are"
     return (
-        "\n".join(found.lines)
-        + f"\n[green]All {found.transfers} transfers are in the log of {found.size} facts that the "
-        f"platform signed[/] with the key {found.public_key}."
+        "\n".join(found.lines) + f"\n[green]{are} in the log of {counted(found.size, 'fact')} "
+        f"that the platform signed[/] with the key {found.public_key}."
     )
 
 

@@ -6,13 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from uuid import UUID
 
 import asyncpg
 import msgspec
+import structlog
 
+from gstd.database.notebook import notebook
 from gstd.kernel.errors import GstdError
 
+log = structlog.get_logger()
 T = TypeVar("T")
+
+Listener = Callable[[set[UUID]], Awaitable[None]]
+"""Hears which tasks a committed transaction moved in the queue."""
 
 if TYPE_CHECKING:
     Connection = (
@@ -83,8 +90,10 @@ def _is_lost(connection: Connection) -> bool:
 class Database:
     """A pool of connections to one PostgreSQL database."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], name: str) -> None:
         self._pool = pool
+        self.name = name
+        self._listener: Listener | None = None
 
     @classmethod
     async def connect(cls, url: str, *, role: str | None = None, size: int = 10) -> Self:
@@ -98,9 +107,10 @@ class Database:
         pool = await asyncpg.create_pool(
             url, min_size=0, max_size=size, init=_prepare, server_settings=settings
         )
-        database = cls(pool)
+        database = cls(pool, "")
         try:
-            async with database.connection():
+            async with database.connection() as connection:
+                database.name = await connection.fetchval("SELECT current_database()")
                 return database
         except DatabaseUnavailableError:
             await database.close()
@@ -136,9 +146,22 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        What it noted is told to the listener after the commit, before this returns.
+        """
+        with notebook() as noted:
+            async with self.connection() as connection, connection.transaction():
+                yield connection
+        if noted and self._listener is not None:
+            try:
+                await self._listener(noted)
+            except Exception as error:  # noqa: BLE001 - a hint is lost, what is committed stands
+                log.warning("hint_lost", tasks=len(noted), error=repr(error))
+
+    def tell(self, listener: Listener) -> None:
+        """From now on tell ``listener`` what committed transactions noted."""
+        self._listener = listener
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, tries: int = 3) -> T:
         """Run ``work`` in a transaction, again after a deadlock, at most ``tries`` times."""

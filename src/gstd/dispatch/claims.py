@@ -1,26 +1,42 @@
-"""Claims, heartbeats and releases: who holds which attempt."""
+"""Claims, heartbeats and releases: who holds which attempt.
+
+Each takes what any number of devices sent and does it in a few statements for all of them. That a
+device may still work is asked in these statements, whatever was known when it was authenticated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
 from gstd.accounts.model import DeviceActor
-from gstd.database.connection import Connection, Row
+from gstd.database.connection import Connection
+from gstd.database.notebook import note_queued
 from gstd.database.sql import load_queries
-from gstd.dispatch.errors import InvalidProofError, OfferExpiredError
-from gstd.events.service import Event, append
+from gstd.dispatch.errors import (
+    InvalidProofError,
+    NeedsMoreTrustError,
+    OfferExpiredError,
+    PrivatePoolError,
+)
 from gstd.kernel.errors import GstdError, Refusal
 from gstd.kernel.ids import new_id
 from gstd.kernel.settings import Policy
 from gstd.proof_of_work.challenge import Challenge
 from gstd.protocol.execution import Limits, TaskInput
 from gstd.protocol.work import Alive, Claimed, ClaimItem, Released, ReleaseItem
-from gstd.tasks.advance import advance
+from gstd.tasks.advance import advance, blame_devices
 from gstd.tasks.errors import AttemptNotFoundError, AttemptOverError, TaskTakenError
+from gstd.tasks.model import FAULTS, Verdict
+
+T = TypeVar("T")
+
+Sent = tuple[DeviceActor, T]
+"""Something with the device that sent it."""
 
 _sql = load_queries("gstd.dispatch")
 _decode_input = msgspec.msgpack.Decoder(TaskInput).decode
@@ -50,57 +66,78 @@ def check_proof(item: ClaimItem, device: DeviceActor, key: bytes, now: datetime)
         raise InvalidProofError
 
 
-async def claim(
-    connection: Connection,
-    device: DeviceActor,
-    items: Sequence[ClaimItem],
-    key: bytes,
-    policy: Policy,
-    now: datetime,
-) -> list[Claimed | Refusal]:
-    """Turn solved offers into attempts, one outcome per item.
+class Proven(msgspec.Struct, frozen=True):
+    """A claim of a device whose proof of work was checked."""
 
-    Idempotent by offer: claiming again gives the same attempt while it runs.
-    """
-    refused: dict[int, GstdError] = {}
-    for position, item in enumerate(items):
+    device: DeviceActor
+    item: ClaimItem
+
+
+def check_proofs(
+    device: DeviceActor, items: Sequence[ClaimItem], key: bytes, now: datetime
+) -> list[Proven | Refusal]:
+    """What of a device's claims may go on to ``claim``. Needs no database."""
+    found: list[Proven | Refusal] = []
+    for item in items:
         try:
             check_proof(item, device, key, now)
         except GstdError as error:
-            refused[position] = error
-    solved = [item for position, item in enumerate(items) if position not in refused]
-    claimed = await _take(connection, device, solved, policy, now) if solved else {}
-    return [
-        refused[position].refusal()
-        if position in refused
-        else claimed.get(item.offer_id) or TaskTakenError().refusal()
-        for position, item in enumerate(items)
-    ]
+            found.append(error.refusal())
+        else:
+            found.append(Proven(device, item))
+    return found
 
 
-async def _take(
-    connection: Connection,
-    device: DeviceActor,
-    items: Sequence[ClaimItem],
-    policy: Policy,
-    now: datetime,
-) -> dict[UUID, Claimed]:
-    await connection.fetch(_sql["lock_tasks"], [item.task_id for item in items])
+async def claim(
+    connection: Connection, claims: Sequence[Proven], policy: Policy, now: datetime
+) -> list[Claimed | Refusal]:
+    """Turn solved offers of any devices into attempts, one outcome per claim.
+
+    Where several want the same task, the first come first. Idempotent by offer: claiming again
+    gives the same attempt while it runs.
+    """
+    await connection.execute(_sql["lock_tasks"], [one.item.task_id for one in claims])
     rows = await connection.fetch(
         _sql["claim"],
-        [item.offer_id for item in items],
-        [item.task_id for item in items],
-        [new_id() for _ in items],
-        [item.bits for item in items],
-        [item.count for item in items],
-        device.device_id,
-        device.account_id,
+        [one.item.offer_id for one in claims],
+        [one.item.task_id for one in claims],
+        [new_id() for _ in claims],
+        [one.device.device_id for one in claims],
+        [one.item.bits for one in claims],
+        [one.item.count for one in claims],
         now,
         now + timedelta(milliseconds=policy.lease_ms),
         now - timedelta(milliseconds=policy.same_device_after_ms),
         policy.attempt_grace_ms,
     )
-    return {row["offer_id"]: _claimed(dict(row), policy) for row in rows}
+    note_queued(row["task_id"] for row in rows)
+    claimed = {(row["device_id"], row["offer_id"]): _claimed(dict(row), policy) for row in rows}
+    missed = [one for one in claims if (one.device.device_id, one.item.offer_id) not in claimed]
+    barred = await _barred(connection, missed) if missed else {}
+    return [
+        claimed.get((one.device.device_id, one.item.offer_id))
+        or barred.get((one.device.device_id, one.item.task_id), TaskTakenError()).refusal()
+        for one in claims
+    ]
+
+
+async def _barred(
+    connection: Connection, claims: Sequence[Proven]
+) -> dict[tuple[UUID, UUID], GstdError]:
+    """Why devices may not have tasks, where it is not that somebody else has them."""
+    rows = await connection.fetch(
+        _sql["barred_tasks"],
+        [one.device.device_id for one in claims],
+        [one.item.task_id for one in claims],
+    )
+    return {
+        (row["device_id"], row["task_id"]): NeedsMoreTrustError(
+            f"trust {row['trust']} is below {row['min_trust']}"
+        )
+        if row["trust"] < row["min_trust"]
+        else PrivatePoolError()
+        for row in rows
+    }
 
 
 def _claimed(row: dict[str, object], policy: Policy) -> Claimed:
@@ -130,70 +167,52 @@ class _ClaimRow(msgspec.Struct):
 
 
 async def heartbeat(
-    connection: Connection,
-    device: DeviceActor,
-    attempts: Sequence[UUID],
-    policy: Policy,
-    now: datetime,
+    connection: Connection, beats: Sequence[Sent[UUID]], policy: Policy, now: datetime
 ) -> list[Alive | Refusal]:
     """Extend leases, never beyond the task's wall clock and a grace for download and upload.
 
     A refusal means that the attempt is over.
     """
     lease_until = now + timedelta(milliseconds=policy.lease_ms)
-    rows = await connection.fetch(_sql["heartbeat"], attempts, device.device_id, lease_until, now)
-    alive = {row["id"]: row["lease_until"] - now for row in rows}
+    rows = await connection.fetch(_sql["heartbeat"], *_held_by(beats), lease_until, now)
+    alive = {(row["device_id"], row["id"]): row["lease_until"] - now for row in rows}
     return [
-        Alive(attempt_id=attempt, lease_ms=alive[attempt] // timedelta(milliseconds=1))
-        if attempt in alive
+        Alive(attempt_id=attempt, lease_ms=left // timedelta(milliseconds=1))
+        if (left := alive.get((device.device_id, attempt)))
         else AttemptOverError().refusal()
-        for attempt in attempts
+        for device, attempt in beats
     ]
 
 
 async def release(
-    connection: Connection,
-    device: DeviceActor,
-    items: Sequence[ReleaseItem],
-    policy: Policy,
-    now: datetime,
+    connection: Connection, releases: Sequence[Sent[ReleaseItem]], policy: Policy, now: datetime
 ) -> list[Released | Refusal]:
     """Give tasks back, so that others get them at once or after a retry's delay."""
-    ids = [item.attempt_id for item in items]
-    attempts = await connection.fetch(_sql["attempts"], ids, device.device_id)
-    tasks = {row["attempt_id"]: row for row in attempts}
-    await connection.fetch(_sql["lock_tasks"], [row["task_id"] for row in attempts])
+    attempts, devices = _held_by([(device, item.attempt_id) for device, item in releases])
+    await connection.execute(_sql["lock_tasks_of"], attempts)
     rows = await connection.fetch(
         _sql["release"],
-        ids,
-        [item.reason.value for item in items],
-        [item.detail or None for item in items],
-        device.device_id,
+        attempts,
+        devices,
+        [item.reason.value for _, item in releases],
+        [item.detail or None for _, item in releases],
         now,
     )
-    released = {row["id"] for row in rows}
-    reasons = {item.attempt_id: item.reason.value for item in items}
-    events = [
-        _released_event(tasks[attempt], device, reasons[attempt]) for attempt in sorted(released)
-    ]
-    await append(connection, events, now)
-    await advance(connection, [row["task_id"] for row in rows], policy, now)
+    released = {(row["device_id"], row["id"]) for row in rows}
+    await advance(connection, [row["task_id"] for row in rows], policy, now, locked=True)
+    faults = [row["device_id"] for row in rows if Verdict(row["verdict"]) in FAULTS]
+    await blame_devices(connection, faults, policy, now)
     return [
-        Released(attempt_id=attempt) if attempt in released else AttemptOverError().refusal()
-        for attempt in ids
+        Released(attempt_id=item.attempt_id)
+        if (device.device_id, item.attempt_id) in released
+        else AttemptOverError().refusal()
+        for device, item in releases
     ]
 
 
-def _released_event(row: Row, device: DeviceActor, reason: str) -> Event:
-    facts = dict(row.items())
-    return Event(
-        kind="attempt.released",
-        accounts=(facts["owner"], device.account_id),
-        job_id=facts["job_id"],
-        task_id=facts["task_id"],
-        attempt_id=facts["attempt_id"],
-        data={"verdict": reason},
-    )
+def _held_by(attempts: Sequence[Sent[UUID]]) -> tuple[list[UUID], list[UUID]]:
+    """Attempts and, in the same places, the devices that say they hold them."""
+    return [attempt for _, attempt in attempts], [device.device_id for device, _ in attempts]
 
 
 async def module_in_hand(connection: Connection, device: DeviceActor, metered_hash: str) -> bytes:

@@ -1,6 +1,6 @@
 """Offers: one look at the queue for all devices that wait in this process.
 
-Offers write nothing to the database. A soft hold keeps one task from being shown to many devices
+Offers write nothing to the database. A reservation keeps one task from being shown to many devices
 at once; it ends by itself, and losing it costs at most a lost race.
 """
 
@@ -11,19 +11,33 @@ import contextlib
 import hashlib
 import hmac
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from gstd.accounts.model import DeviceActor
 from gstd.bus.bus import Bus, Hint
-from gstd.database.connection import Database
-from gstd.dispatch.matching import Asker, match
-from gstd.dispatch.queue import Candidate, Queue, SqlQueue, met_before
+from gstd.bus.queue_index import IndexUnavailableError
+from gstd.database.connection import Connection, Database
+from gstd.dispatch.asking import note_asking
+from gstd.dispatch.eligibility import conditions_of
+from gstd.dispatch.indexing import Indexer
+from gstd.dispatch.matching import Asker, Balance, room_for
+from gstd.dispatch.needs import TaskClass
+from gstd.dispatch.pops import in_turn
+from gstd.dispatch.queue import (
+    Candidate,
+    IndexedQueue,
+    Meeting,
+    Queue,
+    Shown,
+    SqlQueue,
+    met_before,
+    running_on,
+)
 from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.errors import GstdError
@@ -32,14 +46,18 @@ from gstd.kernel.settings import Policy
 from gstd.proof_of_work.challenge import Challenge
 from gstd.proof_of_work.difficulty import Difficulty, difficulty_for, offer_life_s, solving_time_ms
 from gstd.protocol.work import Offer, OffersRequest, OffersResponse
+from gstd.tasks.order import ms_since_epoch
 
 log = structlog.get_logger()
 
 POLL_S = 1.0
 """How often waiting devices look without a hint: for retries that become due, and lost hints."""
 
-LOOK_AHEAD = 64
-"""Tasks beyond the free slots that one look considers."""
+SERVED_AT_ONCE = 128
+"""Free slots that one look serves; the next one follows at once."""
+
+DEEPEST = 512
+"""How many tasks of each level one look considers before it gives up on who has met them all."""
 
 
 def challenge_key(secret: bytes) -> bytes:
@@ -58,10 +76,13 @@ class Matchmaker:
         self._policy = policy
         self._clock = clock
         self._key = challenge_key(secret)
-        self._queue: Queue = SqlQueue()
+        self._rows = SqlQueue(bus)
+        indexer = Indexer(database, bus, clock)
+        self._index = IndexedQueue(indexer.index, indexer)
+        self._balance = Balance()
         self._askers: list[Asker] = []
         self._news = asyncio.Event()
-        self._shown: dict[UUID, datetime] = {}
+        self._popped = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -79,10 +100,16 @@ class Matchmaker:
     async def offers(self, device: DeviceActor, request: OffersRequest) -> OffersResponse:
         """Offers for the device's free slots, at the latest after ``wait_ms``."""
         loop = asyncio.get_running_loop()
-        asker = Asker(device=device, request=request, answer=loop.create_future())
+        asker = Asker(
+            device=device,
+            request=request,
+            conditions=conditions_of(device, request, self._policy),
+            answer=loop.create_future(),
+        )
         self._askers.append(asker)
         self._news.set()
         try:
+            await note_asking(self._bus, device.device_id, request, self._clock.now())
             # One look always happens, so even a device that does not wait learns why it idles.
             async with asyncio.timeout(max(request.wait_ms / 1000, POLL_S)):
                 offers = await asker.answer
@@ -91,7 +118,7 @@ class Matchmaker:
         finally:
             if asker in self._askers:
                 self._askers.remove(asker)
-        return OffersResponse(offers=offers, idle=None if offers else asker.idle)
+        return OffersResponse(offers=offers, idle=None if offers else asker.idle())
 
     async def _look_for_ever(self) -> None:
         with self._bus.listener(Hint.QUEUE) as hint:
@@ -111,56 +138,90 @@ class Matchmaker:
                 await _first_of(self._news, hint, POLL_S)
 
     async def _look(self) -> None:
-        """Match everybody who waits against the head of the queue."""
-        askers = list(self._askers)
-        if not askers:
+        """Match everybody who waits against the heads of the queue."""
+        if not self._askers:
             return
-        now = self._clock.now()
+        try:
+            await self._look_into(self._index)
+        except IndexUnavailableError:
+            await self._look_into(self._rows)
+
+    async def _look_into(self, queue: Queue) -> None:
+        askers, now = list(self._askers), self._clock.now()
         async with self._database.connection() as connection:
-            candidates = await self._queue.head(connection, self._depth(askers, now), now)
-            barred = await met_before(
-                connection,
-                [candidate.task_id for candidate in candidates],
-                [asker.device.account_id for asker in askers],
-                now - timedelta(milliseconds=self._policy.same_device_after_ms),
-            )
-        candidates = await self._with_shown(candidates)
-        chosen = await self._hold(match(candidates, askers, barred))
+            classes = {needs.id: needs for needs in await queue.classes(connection)}
+            devices = [asker.device.device_id for asker in askers]
+            running = await running_on(connection, devices, self._policy, now)
+            room = room_for(askers, running, now)
+            waiting = tuple(classes.values())
+            for asker in askers:
+                asker.begin_look(waiting, has_room=room[asker] > 0)
+            matches = await self._matches(connection, queue, classes, room, now)
+        kept = await queue.reserve([_shown(candidate) for candidate, _ in matches])
+        self._popped += sum(kept)
+        chosen: dict[Asker, list[Candidate]] = defaultdict(list)
+        lost: set[Asker] = set()
+        for (candidate, asker), is_kept in zip(matches, kept, strict=True):
+            if is_kept:
+                chosen[asker].append(candidate)
+            else:
+                lost.add(asker)
         for asker in askers:
             offers = [self._offer(asker, candidate, now) for candidate in chosen[asker]]
-            if offers or asker.request.wait_ms == 0:
+            if offers or (asker.request.wait_ms == 0 and asker not in lost):
                 asker.settle(offers)
+        if lost or len(matches) >= SERVED_AT_ONCE:
+            self._news.set()
 
-    def _depth(self, askers: Sequence[Asker], now: datetime) -> int:
-        """How far to look: past everything that this process has shown lately."""
-        self._shown = {task: until for task, until in self._shown.items() if until > now}
-        free = sum(asker.request.free for asker in askers)
-        return LOOK_AHEAD + 2 * free + len(self._shown)
+    async def _matches(
+        self,
+        connection: Connection,
+        queue: Queue,
+        classes: Mapping[int, TaskClass],
+        room: Mapping[Asker, int],
+        now: datetime,
+    ) -> list[tuple[Candidate, Asker]]:
+        """Who gets what, looking deeper while somebody could be served by what comes later."""
+        left = {
+            asker: places
+            for asker, places in room.items()
+            if places and any(asker.class_misfit(needs) is None for needs in classes.values())
+        }
+        matches: list[tuple[Candidate, Asker]] = []
+        seen: set[UUID] = set()
+        served = depth = min(sum(left.values()), SERVED_AT_ONCE)
+        while len(matches) < served:
+            hungry = [asker for asker, places in left.items() if places]
+            heads = await queue.heads(connection, _fitting(classes, hungry), depth, now)
+            # At the last depth an account that has met everything there gets what comes after.
+            cut = heads.cut if depth < DEEPEST else ()
+            fresh = [task for task in heads.tasks if task.task_id not in seen]
+            popped, every = self._popped + len(matches), self._policy.overdue_every
+            in_order = list(in_turn(fresh, popped, every, ms_since_epoch(now), cut))
+            barred = await self._barred(connection, in_order, hungry, now)
+            more = self._balance.match(in_order, classes, hungry, barred, left, now)
+            matches += more
+            for _, asker in more:
+                left[asker] -= 1
+            if not cut:
+                break
+            seen |= {task.task_id for task in in_order}
+            depth = min(4 * depth, DEEPEST)
+        return matches
 
-    async def _with_shown(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """What others solve already must not take a slot from what nobody has seen."""
-        shown = await self._bus.held([str(candidate.task_id) for candidate in candidates])
-        return [
-            msgspec.structs.replace(candidate, shown=count)
-            for candidate, count in zip(candidates, shown, strict=True)
-        ]
-
-    async def _hold(
-        self, matches: Sequence[tuple[Candidate, Asker]]
-    ) -> dict[Asker, list[Candidate]]:
-        """The matches whose task was not shown to others meanwhile.
-
-        A hold lasts as long as solving takes, not as long as the offer lives: a device that is
-        gone, or barred meanwhile, keeps a task from others for that short time only.
-        """
-        keys = [(str(candidate.task_id), candidate.wanted) for candidate, _ in matches]
-        times = [solving_time_ms(_difficulty(candidate)) for candidate, _ in matches]
-        held = await self._bus.hold(keys, max(times, default=0))
-        chosen: dict[Asker, list[Candidate]] = defaultdict(list)
-        for (candidate, asker), is_held in zip(matches, held, strict=True):
-            if is_held:
-                chosen[asker].append(candidate)
-        return chosen
+    async def _barred(
+        self,
+        connection: Connection,
+        tasks: Sequence[Candidate],
+        askers: Iterable[Asker],
+        now: datetime,
+    ) -> set[Meeting]:
+        return await met_before(
+            connection,
+            [task.task_id for task in tasks],
+            [asker.device.account_id for asker in askers],
+            now - timedelta(milliseconds=self._policy.same_device_after_ms),
+        )
 
     def _offer(self, asker: Asker, candidate: Candidate, now: datetime) -> Offer:
         difficulty = _difficulty(candidate)
@@ -173,8 +234,6 @@ class Matchmaker:
             count=difficulty.count,
             expires_at=expires_at,
         )
-        held_until = now + timedelta(milliseconds=solving_time_ms(difficulty))
-        self._shown[candidate.task_id] = held_until
         return Offer(
             offer_id=challenge.offer_id,
             task_id=candidate.task_id,
@@ -192,6 +251,23 @@ class Matchmaker:
 
 def _difficulty(candidate: Candidate) -> Difficulty:
     return difficulty_for(candidate.reward, candidate.limits.wall_ms)
+
+
+def _fitting(classes: Mapping[int, TaskClass], askers: Sequence[Asker]) -> list[int]:
+    """The classes that somebody fits."""
+    return [
+        class_id
+        for class_id, needs in classes.items()
+        if any(asker.class_misfit(needs) is None for asker in askers)
+    ]
+
+
+def _shown(candidate: Candidate) -> Shown:
+    """A reservation lasts as long as solving takes, not as long as the offer lives.
+
+    A device that is gone, or barred meanwhile, keeps a task from others for that short time only.
+    """
+    return Shown(candidate, solving_time_ms(_difficulty(candidate)))
 
 
 async def _first_of(news: asyncio.Event, hint: asyncio.Event, timeout_s: float) -> None:

@@ -1,18 +1,24 @@
-"""Submits: signed results become facts, and everything that follows from them happens at once."""
+"""Submits: signed results become facts, and everything that follows from them happens at once.
+
+A result goes through ``held_attempts`` and ``check`` (what is slow, without a lock), then
+``store_outputs``, then ``submit``, which decides under the tasks' locks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
+from gstd.accounts.errors import DeviceBarredError
 from gstd.accounts.model import DeviceActor
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, to_structs
 from gstd.database.sql import load_queries
-from gstd.events.service import Event, append
+from gstd.dispatch.claims import Sent
 from gstd.kernel.canonical import sha256
 from gstd.kernel.errors import GstdError, Refusal
 from gstd.kernel.settings import Policy
@@ -20,7 +26,7 @@ from gstd.protocol.execution import Limits
 from gstd.protocol.work import SubmitItem, Submitted
 from gstd.tasks.advance import advance
 from gstd.tasks.errors import AlreadySubmittedError, AttemptNotFoundError, AttemptOverError
-from gstd.tasks.model import Result
+from gstd.tasks.model import Result, Step
 from gstd.verification.results import Work, check_result
 
 _sql = load_queries("gstd.dispatch")
@@ -29,16 +35,16 @@ _SUBMITTED = ("submitted", "accepted", "rejected")
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt of this device with what it had to run."""
+    """An attempt of a device with what it had to run."""
 
     attempt_id: UUID
+    device_id: UUID
+    device_state: str
     task_id: UUID
     revision: int
     state: str
     lease_until: datetime
     signature: bytes | None
-    job_id: UUID
-    owner: UUID
     module_hash: bytes
     metered_hash: bytes
     profile: str
@@ -60,83 +66,51 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """A result that may be stored."""
+    """A rightly signed result of an attempt that ran when it was looked up."""
 
     item: SubmitItem
     held: Held
     result: Result
 
 
-async def acceptable(
-    connection: Connection, device: DeviceActor, items: Sequence[SubmitItem], now: datetime
-) -> list[SubmitItem]:
-    """The items that would be stored now: of running attempts of this device, rightly signed.
-
-    Only their bytes are worth keeping; ``submit`` decides under the tasks' locks.
-    """
-    held = await _held(connection, device, items)
-    return [item for item in items if isinstance(_judge(item, held, device, now), Checked)]
-
-
-async def store_outputs(blobs: Blobs, items: Sequence[SubmitItem]) -> None:
-    """Keep the bytes under their hashes. Comes before the transaction that refers to them."""
-    for item in items:
-        await blobs.put(item.stdout)
-        if item.stderr:
-            await blobs.put(item.stderr)
-
-
-async def submit(
-    connection: Connection,
-    device: DeviceActor,
-    items: Sequence[SubmitItem],
-    policy: Policy,
-    now: datetime,
-) -> list[Submitted | Refusal]:
-    """Record results and advance their tasks, one outcome per item.
-
-    Idempotent by attempt and signature. A late result is refused by name and changes nothing.
-    """
-    await connection.fetch(_sql["lock_tasks"], [item.task_id for item in items])
-    held = await _held(connection, device, items)
-    outcomes: dict[int, Submitted | Refusal] = {}
-    checked: list[Checked] = []
-    for position, item in enumerate(items):
-        found = _judge(item, held, device, now)
-        if isinstance(found, Checked):
-            checked.append(found)
-            held.pop(item.attempt_id)  # a twin in the same batch is refused
-        else:
-            outcomes[position] = found
-    states = await _record(connection, device, checked, policy, now)
+async def held_attempts(
+    connection: Connection, attempts: Sequence[Sent[UUID]]
+) -> list[Held | None]:
+    """Each attempt with its work if the device has it. What is read may change at once."""
+    keys = [(device.device_id, attempt) for device, attempt in attempts]
+    found = await _read(connection, keys)
     return [
-        outcomes.get(position)
-        or Submitted(attempt_id=item.attempt_id, state=states[item.attempt_id])
-        for position, item in enumerate(items)
+        held if (held := found.get(attempt)) and held.device_id == device else None
+        for device, attempt in keys
     ]
 
 
-async def _held(
-    connection: Connection, device: DeviceActor, items: Sequence[SubmitItem]
-) -> dict[UUID, Held]:
-    ids = [item.attempt_id for item in items]
-    rows = await connection.fetch(_sql["attempts"], ids, device.device_id)
-    return {attempt.attempt_id: attempt for attempt in to_structs(rows, Held)}
+async def _read(connection: Connection, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, Held]:
+    """Attempts of these (device, attempt) that exist."""
+    devices, attempts = [device for device, _ in keys], [attempt for _, attempt in keys]
+    rows = await connection.fetch(_sql["attempts"], attempts, devices)
+    return {held.attempt_id: held for held in to_structs(rows, Held)}
 
 
-def _judge(
-    item: SubmitItem, attempts: dict[UUID, Held], device: DeviceActor, now: datetime
+def check(
+    device: DeviceActor, item: SubmitItem, held: Held | None, now: datetime
 ) -> Checked | Submitted | Refusal:
+    """What may go on to ``submit``, and the answers to the rest. Needs no database.
+
+    What a result is hashed with never changes, so it is checked before the tasks are locked.
+    """
     try:
-        return _check(item, attempts, device, now)
+        known = _standing(item, held, now)
+        if known is not None:
+            return known
+        assert held is not None
+        return Checked(item, held, check_result(item, held.work(), device.public_key))
     except GstdError as error:
         return error.refusal()
 
 
-def _check(
-    item: SubmitItem, attempts: dict[UUID, Held], device: DeviceActor, now: datetime
-) -> Checked | Submitted:
-    held = attempts.get(item.attempt_id)
+def _standing(item: SubmitItem, held: Held | None, now: datetime) -> Submitted | None:
+    """The answer to a result that was stored before, or ``None`` while the attempt may have one."""
     if held is None:
         raise AttemptNotFoundError
     if held.state in _SUBMITTED:
@@ -145,48 +119,76 @@ def _check(
         return Submitted(attempt_id=held.attempt_id, state=held.state)
     if held.state != "running" or held.lease_until <= now:
         raise AttemptOverError(f"the attempt is {held.state}, its lease ended {held.lease_until}")
-    return Checked(item, held, check_result(item, held.work(), device.public_key))
+    if held.device_state != "active":
+        raise DeviceBarredError(f"this device is {held.device_state}")
+    return None
 
 
-async def _record(
-    connection: Connection,
-    device: DeviceActor,
-    checked: Sequence[Checked],
-    policy: Policy,
-    now: datetime,
-) -> dict[UUID, str]:
-    """Store the results and advance; returns the state of each attempt afterwards."""
-    if not checked:
-        return {}
-    await connection.execute(
+async def store_outputs(blobs: Blobs, results: Sequence[Checked]) -> None:
+    """Keep the bytes under their hashes. Comes before the transaction that refers to them."""
+    items = [one.item for one in results]
+    outputs = [item.stdout for item in items] + [item.stderr for item in items if item.stderr]
+    await asyncio.gather(*map(blobs.put, outputs))
+
+
+async def submit(
+    connection: Connection, results: Sequence[Checked], policy: Policy, now: datetime
+) -> list[Submitted | Refusal]:
+    """Record results of any devices and advance their tasks, one outcome per result.
+
+    Idempotent by attempt and signature. A late result is refused by name and changes nothing; of
+    two results for one attempt the first counts.
+    """
+    await connection.execute(_sql["lock_tasks"], [one.held.task_id for one in results])
+    first = {one.held.attempt_id: one for one in reversed(results)}
+    stored = await _store(connection, list(first.values()), now)
+    tasks = [one.held.task_id for one in stored]
+    moved = await advance(connection, tasks, policy, now, locked=True)
+    present = _after(stored, moved)
+    if len(stored) < len(first):
+        late = [one.held for attempt, one in first.items() if attempt not in present]
+        present |= await _read(connection, [(held.device_id, held.attempt_id) for held in late])
+    return [_answer(one.item, present.get(one.held.attempt_id), now) for one in results]
+
+
+async def _store(
+    connection: Connection, results: Sequence[Checked], now: datetime
+) -> list[Checked]:
+    """Store results of attempts that still run; returns which were."""
+    rows = await connection.fetch(
         _sql["submit"],
-        [one.held.attempt_id for one in checked],
-        [one.result.status for one in checked],
-        [one.result.exit_code for one in checked],
-        [one.result.fuel for one in checked],
-        [one.result.result_hash for one in checked],
-        [one.result.output_hash for one in checked],
-        [one.result.output_bytes for one in checked],
-        [sha256(one.item.stderr) if one.item.stderr else None for one in checked],
-        [one.item.signature for one in checked],
-        device.device_id,
+        [one.held.attempt_id for one in results],
+        [one.held.device_id for one in results],
+        [one.result.status for one in results],
+        [one.result.exit_code for one in results],
+        [one.result.fuel for one in results],
+        [one.result.result_hash for one in results],
+        [one.result.output_hash for one in results],
+        [one.result.output_bytes for one in results],
+        [sha256(one.item.stderr) if one.item.stderr else None for one in results],
+        [one.item.signature for one in results],
         now,
     )
-    await append(connection, [_event(one, device) for one in checked], now)
-    moved = await advance(connection, [one.held.task_id for one in checked], policy, now)
-    states = {one.held.attempt_id: "submitted" for one in checked}
+    stored = {row["id"] for row in rows}
+    return [one for one in results if one.held.attempt_id in stored]
+
+
+def _after(stored: Sequence[Checked], moved: Mapping[UUID, Step]) -> dict[UUID, Held]:
+    """The attempts as they are now that their results are stored and their tasks advanced."""
+    states = {one.held.attempt_id: "submitted" for one in stored}
     for step in moved.values():
         for decision in step.decisions:
             states[decision.attempt.id] = decision.state.value
-    return states
+    return {
+        one.held.attempt_id: msgspec.structs.replace(
+            one.held, state=states[one.held.attempt_id], signature=one.item.signature
+        )
+        for one in stored
+    }
 
 
-def _event(one: Checked, device: DeviceActor) -> Event:
-    return Event(
-        kind="attempt.submitted",
-        accounts=(one.held.owner, device.account_id),
-        job_id=one.held.job_id,
-        task_id=one.held.task_id,
-        attempt_id=one.held.attempt_id,
-        data={"status": one.result.status, "fuel": one.result.fuel},
-    )
+def _answer(item: SubmitItem, held: Held | None, now: datetime) -> Submitted | Refusal:
+    try:
+        return _standing(item, held, now) or AttemptOverError().refusal()
+    except GstdError as error:
+        return error.refusal()

@@ -36,7 +36,8 @@ async def differences(connection: Connection, *, after: int, limit: int) -> Diff
     expected = max(heads["size"], heads["checkpoint"], heads["head"], heads["last"])
     found: list[Difference] = []
     if after == 0:
-        found += _heads(heads) + await _unlogged_attempts(connection)
+        found += _heads(heads)
+        found += await _unlogged_attempts(connection) + await _unlogged_results(connection)
     found += await _gaps(connection, after, expected if following is None else min(end, expected))
     found += await _leaves(connection, low, end)
     found += await _hashes(connection, after, min(end, sealed))
@@ -168,26 +169,19 @@ async def _unlogged_transfers(connection: Connection, low: int, end: int) -> lis
 
 async def _attempts(connection: Connection, low: int, end: int) -> list[Difference]:
     rows = await connection.fetch(_sql["audit_changed_attempts"], low, end, FOUND_AT_ONCE, _ENDS)
-    found = []
-    for row in rows:
-        subject, position = f"attempt {row['attempt_id']}", row["position"]
-        if row["is_missing"]:
-            gone = "was logged and is gone"
-            found.append(Difference(subject=subject, detail=gone, position=position))
-            continue
-        found += [
-            Difference(
-                subject=subject,
-                detail=f"{field} is not what was logged",
-                position=position,
-                field=field,
-                sealed=row[f"sealed_{field}"],
-                present=row[field],
-            )
-            for field in ("state", "verdict")
-            if row[f"sealed_{field}"] != row[field]
-        ]
-    return found
+    return [
+        Difference(
+            subject=f"attempt {row['attempt_id']}",
+            detail="was logged and is gone"
+            if row["field"] is None
+            else f"{row['field']} is not what was logged",
+            position=row["position"],
+            field=row["field"],
+            sealed=row["sealed"],
+            present=row["present"],
+        )
+        for row in rows
+    ]
 
 
 async def _unlogged_attempts(connection: Connection) -> list[Difference]:
@@ -198,6 +192,19 @@ async def _unlogged_attempts(connection: Connection) -> list[Difference]:
             detail="its end was never logged",
             field="state",
             present=row["state"],
+        )
+        for row in rows
+    ]
+
+
+async def _unlogged_results(connection: Connection) -> list[Difference]:
+    rows = await connection.fetch(_sql["audit_unlogged_results"], FOUND_AT_ONCE)
+    return [
+        Difference(
+            subject=f"attempt {row['id']}",
+            detail="its result was never logged",
+            field="result_hash",
+            present=row["result_hash"],
         )
         for row in rows
     ]

@@ -7,16 +7,21 @@ FROM jsonb_to_recordset($1::jsonb) AS e (
 );
 
 -- name: take_head
-SELECT position FROM event_head FOR UPDATE SKIP LOCKED;
+-- A plan stays while tables grow, so until this transaction ends everything is found by its id: a
+-- plan that reads or joins a whole ledger would one day take minutes.
+SELECT position, set_config('enable_seqscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
+FROM event_head FOR UPDATE SKIP LOCKED;
 
 -- name: move_finished
 -- An outbox row of transfers becomes one log row for each of them.
-WITH finished AS (
-    SELECT id FROM event_outbox
-    WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY id LIMIT $2
-), moved AS (
-    DELETE FROM event_outbox WHERE id IN (SELECT id FROM finished) RETURNING *
+WITH moved AS (
+    DELETE FROM event_outbox WHERE id = ANY (ARRAY(
+        SELECT id FROM event_outbox
+        WHERE xid < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY id LIMIT $2
+    ))
+    RETURNING *
 ), entry AS (
     SELECT id, NULL::bigint AS transfer_id, kind, at, accounts, job_id, task_id, attempt_id, data
     FROM moved WHERE transfers IS NULL
@@ -199,22 +204,52 @@ WHERE t.id > $1 AND t.id <= $2
 ORDER BY t.id LIMIT $3;
 
 -- name: audit_changed_attempts
--- How attempts ended, as logged, against their rows.
-SELECT l.position, l.attempt_id, a.id IS NULL AS is_missing,
-    substr(l.kind, 9) AS sealed_state, a.state,
-    l.data ->> 'verdict' AS sealed_verdict, a.verdict
-FROM event_log l LEFT JOIN attempt a ON a.id = l.attempt_id
-WHERE l.position > $1 AND l.position <= $2 AND l.kind = ANY($4::text[])
-    AND (a.id IS NULL OR a.state <> substr(l.kind, 9)
-        OR a.verdict IS DISTINCT FROM l.data ->> 'verdict')
+-- What was logged of attempts, against their rows: the device, the result field by field, and of
+-- several ends the last. Fields that an event does not have are not compared.
+WITH logged AS (
+    SELECT l.position, l.attempt_id,
+        CASE WHEN jsonb_typeof(l.data) = 'object' THEN l.data ELSE '{}' END
+            || CASE WHEN l.kind = ANY($4::text[]) THEN jsonb_build_object('state', substr(l.kind, 9))
+                ELSE '{}' END AS sealed
+    FROM event_log l
+    WHERE l.position > $1 AND l.position <= $2 AND l.kind LIKE 'attempt.%'
+        AND NOT (l.kind = ANY($4::text[]) AND (
+            EXISTS (
+                SELECT FROM event_log n WHERE n.attempt_id = l.attempt_id
+                    AND n.position > l.position AND n.kind = ANY($4::text[])
+            ) OR EXISTS (
+                SELECT FROM event_outbox o
+                WHERE o.attempt_id = l.attempt_id AND o.kind = ANY($4::text[])
+            )
+        ))
+), pair AS (
+    SELECT l.position, l.attempt_id, a.id IS NULL AS is_missing, l.sealed, jsonb_build_object(
+        'device_id', a.device_id, 'state', a.state, 'verdict', a.verdict, 'status', a.status,
+        'exit_code', a.exit_code, 'fuel', a.fuel, 'output_bytes', a.output_bytes,
+        'result_hash', encode(a.result_hash, 'hex'), 'output_hash', encode(a.output_hash, 'hex'),
+        'stderr_hash', encode(a.stderr_hash, 'hex'), 'signature', encode(a.signature, 'hex')
+    ) AS present
+    FROM logged l LEFT JOIN attempt a ON a.id = l.attempt_id
+)
+SELECT max(position) AS position, attempt_id, NULL AS field, NULL AS sealed, NULL AS present
+FROM pair WHERE is_missing GROUP BY attempt_id
+UNION ALL
+SELECT p.position, p.attempt_id, s.key, s.value, p.present ->> s.key
+FROM pair p CROSS JOIN LATERAL jsonb_each_text(p.sealed) s
+WHERE NOT p.is_missing AND s.value IS DISTINCT FROM p.present ->> s.key
+ORDER BY position, field LIMIT $3;
+
+-- name: audit_unlogged_results
+-- Results that no event tells of, so that there is nothing to compare them with.
+SELECT a.id, encode(a.result_hash, 'hex') AS result_hash FROM attempt a
+WHERE a.result_hash IS NOT NULL
     AND NOT EXISTS (
-        SELECT FROM event_log n WHERE n.attempt_id = l.attempt_id AND n.position > l.position
-            AND n.kind = ANY($4::text[])
+        SELECT FROM event_log l WHERE l.attempt_id = a.id AND l.kind = 'attempt.submitted'
     )
     AND NOT EXISTS (
-        SELECT FROM event_outbox o WHERE o.attempt_id = l.attempt_id AND o.kind = ANY($4::text[])
+        SELECT FROM event_outbox o WHERE o.attempt_id = a.id AND o.kind = 'attempt.submitted'
     )
-ORDER BY l.position LIMIT $3;
+ORDER BY a.id LIMIT $1;
 
 -- name: audit_unlogged_attempts
 SELECT a.id, a.state, a.verdict FROM attempt a
@@ -226,3 +261,8 @@ WHERE 'attempt.' || a.state = ANY($1::text[])
         SELECT FROM event_outbox o WHERE o.attempt_id = a.id AND o.kind = ANY($1::text[])
     )
 ORDER BY a.id LIMIT $2;
+
+-- name: standing
+SELECT h.position AS head, (SELECT count(*) FROM event_outbox) AS unnumbered,
+    (SELECT count(*) FROM recorded_error) AS errors
+FROM event_head h;

@@ -9,13 +9,14 @@ from uuid import UUID
 
 import msgspec
 
-from gstd.database.connection import Connection, to_structs
+from gstd.database.connection import Connection, to_struct, to_structs
 from gstd.database.sql import load_queries
 from gstd.protocol.people import EventPage, EventView
 
 _sql = load_queries("gstd.events")
 
 NUMBERED_AT_ONCE = 5_000
+LONGEST_REST_S = 0.25
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     task_id: UUID | None = None
     attempt_id: UUID | None = None
     data: dict[str, Any] = {}
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log is: its last position, events without one yet, errors kept for operators."""
+
+    head: int
+    unnumbered: int
+    errors: int
 
 
 async def append(connection: Connection, events: Sequence[Event], at: datetime) -> None:
@@ -47,6 +56,15 @@ async def number(connection: Connection) -> int:
     return moved
 
 
+def rest_after(worked_s: float, percent: int) -> float:
+    """How long the numbering rests so that it works for at most that share of its time.
+
+    A busy system is numbered in few large batches, which cost it less than many small ones. Nobody
+    waits longer than ``LONGEST_REST_S`` for it, even if that makes the share larger.
+    """
+    return min(worked_s * (100 - percent) / percent, LONGEST_REST_S)
+
+
 async def read(
     connection: Connection,
     *,
@@ -65,3 +83,10 @@ async def read(
     complete = len(items) < limit
     last = items[-1].position if items else after
     return EventPage(items=items, position=max(head, last) if complete else last)
+
+
+async def standing(connection: Connection) -> Standing:
+    """Where the log stands now."""
+    row = await connection.fetchrow(_sql["standing"])
+    assert row is not None, "the migrations made the log's head"
+    return to_struct(row, Standing)

@@ -22,6 +22,9 @@ POLICY_PREFIX = "GSTD_POLICY_"
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[int, Meta(ge=0, le=10_000)]
+Percent = Annotated[int, Meta(ge=1, le=100)]
+
+MIN_TOKEN_CHARACTERS = 16
 
 
 class Mode(StrEnum):
@@ -65,6 +68,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     fold_limit: Positive = 100_000
     """How many transfers one sweep folds into balances and days."""
+
+    numbering_percent: Annotated[int, Meta(ge=1, le=100)] = 20
+    """The share of its time that the numbering of events works, unless it has a backlog."""
 
     max_job_life_s: Positive = 30 * 24 * 3600
     max_module_bytes: Positive = 32 << 20
@@ -110,8 +116,24 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slow_fuel_per_ms: Positive = 100_000
     """What a slow device runs in a millisecond; the longest time of a task is reckoned by it."""
 
+    measured_fuel: Positive = 100_000_000
+    """Accepted runs of at least so much fuel measure a device's speed."""
+
     same_device_after_ms: Positive = 60_000
     """How long a task waits for another device before the one that failed may try again."""
+
+    breaker_failures: Positive = 5
+    """After so many failures in a row a device gets no tasks for a while."""
+
+    breaker_base_ms: Positive = 30_000
+    """How long the first time; the n-th time it is n times as long."""
+
+    breaker_longest_ms: Positive = 3_600_000
+
+    first_quota: Positive = 4
+    """How many tasks at a time a new device may hold."""
+
+    max_quota: Positive = 256
 
     min_trust: Annotated[int, Meta(ge=0, le=1000)] = 100
     """A device below this trust gets no offers."""
@@ -124,6 +146,31 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     request_skew_ms: Positive = 60_000
     enrolment_code_s: Positive = 15 * 60
     trial_fuel: Positive = 10_000_000_000
+
+    autoscale_target_wait_s: Positive = 30
+    """How long the newest waiting attempt should wait: the backlog is spread over as many slots."""
+
+    autoscale_utilisation_percent: Percent = 70
+    """How busy slots should be. Above it, waiting times grow faster than the work does."""
+
+    autoscale_arrivals_s: Positive = 120
+    """How far back arrivals are counted for their rate."""
+
+    autoscale_service_ms: Positive = 5_000
+    """What one attempt is taken to need before any has finished."""
+
+    autoscale_max_slots: Positive = 10_000
+    """No signal asks for more slots than this."""
+
+    pool_window_s: Positive = 120
+    """How long a pool must have needed fewer workers before it stops any. Longer than a task may
+    run, so what shrinks the pool is rarely what interrupts work."""
+
+    pool_step: Positive = 4
+    """How many workers a pool starts or stops at one look."""
+
+    pool_look_ms: Positive = 2_000
+    """How often a pool looks at the signal."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,6 +192,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_json: bool = False
     referee_slots: Annotated[int, Meta(ge=0)] = 0
     """How many runs one referee process has under way; 0 for one per core."""
+
+    batch_items: Positive = 128
+    """How many claims, heartbeats, submits or releases one transaction takes at most."""
+
+    metrics_token: str | None = None
+    """Whoever sends it as a bearer token may read ``/metrics``; admins may without it."""
 
     policy: Policy = Policy()
 
@@ -169,6 +222,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(
                 f"development mode does not listen on {self.host}",
                 hint="Listen on 127.0.0.1, or set GSTD_MODE=production with real secrets.",
+            )
+        if self.metrics_token is not None and len(self.metrics_token) < MIN_TOKEN_CHARACTERS:
+            raise SettingsError(
+                f"GSTD_METRICS_TOKEN must have at least {MIN_TOKEN_CHARACTERS} characters",
+                hint="Make one with `openssl rand -hex 24`, or unset it: admins need none.",
             )
 
 

@@ -115,7 +115,10 @@ async def forfeit(
 async def restitute(
     connection: Connection, claims: Sequence[Claim], now: datetime
 ) -> dict[UUID, int]:
-    """Fill tasks' escrow from restitution as far as it reaches, in order: nano by ``ref``."""
+    """Fill tasks' escrow from restitution as far as it reaches, in order: nano by ``ref``.
+
+    The database refuses the whole call when a claim is below zero: restitution never takes.
+    """
     rows = await connection.fetch(
         _sql["restitute"],
         [claim.ref for claim in claims],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import datetime
@@ -18,6 +19,7 @@ import structlog
 from gstd.blobs.store import Blobs
 from gstd.bus.bus import Bus, Hint
 from gstd.database.connection import Connection, Database, DatabaseUnavailableError
+from gstd.dispatch.indexing import Indexer
 from gstd.events import audit
 from gstd.events import service as events
 from gstd.events.incidents import record
@@ -68,6 +70,8 @@ class Scheduler:
         self._clock = clock
         self._key = key
         self._leadership = Leadership(database, clock, policy.leader_lease_ms)
+        self._indexer = Indexer(database, bus, clock)
+        self._leads = False
         self._ticks = 0
 
     async def serve(self) -> None:
@@ -76,8 +80,9 @@ class Scheduler:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._loop("lead", Hint.TASKS, self._lead))
                 group.create_task(self._loop("open", Hint.TASKS, self.open_children))
-                group.create_task(self._loop("number", Hint.OUTBOX, self.number_events))
+                group.create_task(self._loop("number", Hint.OUTBOX, self._number))
                 group.create_task(self._loop("seal", None, self.seal_events))
+                group.create_task(self._loop("index", None, self._keep_index))
         finally:
             with contextlib.suppress(DatabaseUnavailableError):
                 await self._leadership.resign()
@@ -102,7 +107,8 @@ class Scheduler:
                     await asyncio.wait_for(hint.wait(), TICK_S)
 
     async def _lead(self) -> None:
-        if await self._leadership.lead() is not None:
+        self._leads = await self._leadership.lead() is not None
+        if self._leads:
             await self.tick()
 
     async def open_children(self) -> None:
@@ -118,6 +124,17 @@ class Scheduler:
             moved = True
         if moved:
             await self._bus.publish(Hint.QUEUE, Hint.OUTBOX)
+
+    async def _number(self) -> None:
+        start = time.monotonic()
+        await self.number_events()
+        worked_s = time.monotonic() - start
+        await asyncio.sleep(events.rest_after(worked_s, self._policy.numbering_percent))
+
+    async def _keep_index(self) -> None:
+        """By the leader, beside everything else: a long queue takes seconds."""
+        if self._leads:
+            await self._indexer.keep()
 
     async def number_events(self) -> None:
         """Number what is committed, and tell those who wait for events."""

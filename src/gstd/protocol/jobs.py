@@ -75,7 +75,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``reward_nano`` is what a worker receives per accepted result. ``deadline`` must lie in the
     future; without one the job expires after the platform's longest job life. Devices below
-    ``min_trust`` do not get its tasks.
+    ``min_trust`` do not get its tasks, and with a ``pool`` only devices of its members do.
 
     ``after`` names jobs to wait for; the tasks of one with edges are ``blocked`` until what they
     wait for is proved or agreed. ``feed`` says how they get its outputs, ``on_failure`` what
@@ -96,6 +96,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     deadline: datetime | None = None
     limits: Limits = Limits()
     min_trust: Annotated[int, Meta(ge=0, le=1000)] = 0
+    pool: UUID | None = None
     after: Annotated[tuple[JobAfter, ...], Meta(max_length=MAX_PARENT_JOBS)] = ()
     feed: Feed = Feed.CONCAT
     on_failure: OnFailure = OnFailure.STOP
@@ -191,6 +192,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     deadline: datetime
     closed_at: datetime | None
+    min_trust: int = 0
+    pool: UUID | None = None
     after: list[ParentView] = []
     feed: Feed = Feed.CONCAT
     on_failure: OnFailure = OnFailure.STOP
@@ -248,8 +251,32 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     revision: int
     retries: int
+    priority: Priority
+    deadline: datetime
     available_at: datetime
     attempts: list[AttemptView]
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a task. ``position`` is where the audit log has it.
+
+    Offers and heartbeats are not in the log: an offer's time is in its identifier, and of
+    heartbeats the attempt keeps the last and their number.
+    """
+
+    at: datetime
+    kind: str
+    words: str
+    attempt_id: UUID | None = None
+    device_name: str | None = None
+    position: int | None = None
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's whole story so far, in order of time."""
+
+    task: TaskView
+    moments: list[Moment]
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from gstd.protocol.matching import DeviceLimits
 from gstd.protocol.types import Asset, HexHash, Name, Nano, Role
 
 
@@ -57,7 +58,10 @@ class EnrolRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
-    """``trust`` goes from 0 to 1000 and moves only by what verification decided."""
+    """``trust`` goes from 0 to 1000 and moves only by what verification decided.
+
+    ``limits`` is what the owner set; ``fuel_per_ms`` was measured on accepted results.
+    """
 
     id: UUID
     name: str
@@ -68,6 +72,8 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     enrolled_at: datetime
     last_seen_at: datetime | None = None
+    limits: DeviceLimits = msgspec.field(default_factory=DeviceLimits)
+    fuel_per_ms: float | None = None
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from gstd.kernel.errors import Refusal
 from gstd.protocol.execution import Limits, Status, TaskInput
+from gstd.protocol.matching import DeviceLimits
 from gstd.protocol.types import Asset, HexHash, Nano, Text
 
 MAX_BATCH = 64
@@ -25,12 +26,15 @@ MAX_WAIT_MS = 25_000
 Nonce = Annotated[str, Meta(pattern=r"^[0-9a-f]{1,16}$")]
 
 
-class OffersRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A device asks for work: ``free`` slots, and how long the answer may wait for work."""
+class OffersRequest(DeviceLimits, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """A device asks for work within its limits.
+
+    ``free`` counts its free slots, ``wait_ms`` says how long the answer may wait for work.
+    """
 
     profile: str
     free: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 1
-    memory_bytes: Annotated[int, Meta(ge=65_536)] = 256 << 20
+    memory_bytes: Annotated[int, Meta(ge=65_536)] | None = 256 << 20
     wait_ms: Annotated[int, Meta(ge=0, le=MAX_WAIT_MS)] = 0
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
 
-from gstd.accounts.service import Judgement, judge_devices
+from gstd.accounts.judging import Judgement, judge_devices
 from gstd.database.connection import Connection
+from gstd.database.notebook import note_queued
 from gstd.events.service import Event, append
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
 from gstd.tasks import store
 from gstd.tasks.model import (
+    Attempt,
     AttemptState,
     Decision,
     RefereeRun,
@@ -41,32 +43,42 @@ class Move(msgspec.Struct, frozen=True):
 
 
 async def advance(
-    connection: Connection, task_ids: Iterable[UUID], policy: Policy, now: datetime
+    connection: Connection,
+    task_ids: Iterable[UUID],
+    policy: Policy,
+    now: datetime,
+    *,
+    locked: bool = False,
 ) -> dict[UUID, Step]:
     """Bring tasks to the state that follows from their attempts; returns what moved.
 
-    Locks the tasks in order of id and writes states, verdicts, money, trust and events set-wise
-    in the running transaction. Calling it again changes nothing.
+    Locks the tasks in order of id, unless the caller has ``locked`` them, and writes states,
+    verdicts, money, trust and events set-wise in the running transaction. Calling it again changes
+    nothing.
     """
     wanted = sorted(set(task_ids))
-    moves = await _decide(connection, wanted, policy, now)
+    find = store.locked_tasks if locked else store.lock_tasks
+    tasks = await find(connection, wanted) if wanted else []
+    if not tasks:
+        return {}
+    attempts = await store.attempts_of(connection, [task.id for task in tasks])
+    moves = await _decide(connection, tasks, attempts, policy, now)
     asking = [move.task.id for move in moves if move.step.needs_referee and move.run is None]
     if asking and await store.ask_referee(connection, asking, now):
-        moves = await _decide(connection, wanted, policy, now)
+        moves = await _decide(connection, tasks, attempts, policy, now)
     if moves:
         await write_moves(connection, moves, policy, now)
     return {move.task.id: move.step for move in moves}
 
 
 async def _decide(
-    connection: Connection, task_ids: Sequence[UUID], policy: Policy, now: datetime
+    connection: Connection,
+    tasks: Sequence[Task],
+    attempts: Mapping[UUID, Sequence[Attempt]],
+    policy: Policy,
+    now: datetime,
 ) -> list[Move]:
-    tasks = await store.lock_tasks(connection, task_ids)
-    if not tasks:
-        return []
-    ids = [task.id for task in tasks]
-    attempts = await store.attempts_of(connection, ids)
-    runs = await store.runs_of(connection, ids)
+    runs = await store.runs_of(connection, [task.id for task in tasks])
     moves = []
     for task in tasks:
         run = runs.get(task.id)
@@ -93,7 +105,7 @@ async def write_moves(
     await store.write_steps(connection, {move.task.id: move.step for move in moves}, now)
     await store.write_decisions(connection, decisions, now)
     await _move_money(connection, moves, policy, now)
-    await judge_devices(connection, _judgements(moves), policy, now)
+    await judge_devices(connection, _judgements(moves, policy), policy, now)
     await append(connection, _events(moves), now)
 
 
@@ -159,21 +171,30 @@ def referee_cost(fuel: int, policy: Policy) -> int:
     return -(-fuel * policy.referee_nano_per_gfuel // FUEL_PER_GFUEL)
 
 
-def _judgements(moves: Sequence[Move]) -> list[Judgement]:
-    """What devices did. The tasks of one's own account earn no trust."""
+def _judgements(moves: Sequence[Move], policy: Policy) -> list[Judgement]:
+    """What devices did. The tasks of one's own account earn no trust and measure no speed."""
     right: dict[UUID, int] = defaultdict(int)
     wrong: dict[UUID, int] = defaultdict(int)
+    speeds: dict[UUID, list[float]] = defaultdict(list)
     for move in moves:
         for decision in move.step.decisions:
-            device = decision.attempt.device_id
-            is_own = decision.attempt.account_id == move.task.owner
-            right[device] += decision.state is AttemptState.ACCEPTED and not is_own
-            wrong[device] += decision.verdict is Verdict.WRONG
+            attempt = decision.attempt
+            wrong[attempt.device_id] += decision.verdict is Verdict.WRONG
+            if decision.state is AttemptState.ACCEPTED and attempt.account_id != move.task.owner:
+                right[attempt.device_id] += 1
+                speeds[attempt.device_id] += _speed(attempt, policy)
     return [
-        Judgement(device, right[device], wrong[device])
+        Judgement(device, right[device], wrong[device], speeds=tuple(speeds[device]))
         for device in sorted({*right, *wrong})
         if right[device] or wrong[device]
     ]
+
+
+def _speed(attempt: Attempt, policy: Policy) -> list[float]:
+    """Fuel per millisecond, of a run long enough to say more of the device than of the network."""
+    fuel = attempt.result.fuel if attempt.result is not None else 0
+    is_measured = fuel >= policy.measured_fuel and attempt.run_ms > 0
+    return [fuel / attempt.run_ms] if is_measured else []
 
 
 def _events(moves: Sequence[Move]) -> list[Event]:
@@ -225,13 +246,26 @@ async def expire_leases(connection: Connection, policy: Policy, now: datetime) -
         for row in ended
     ]
     await append(connection, events, now)
-    await advance(connection, list(jobs), policy, now)
+    await advance(connection, jobs, policy, now, locked=True)
+    silent = [row["device_id"] for row in ended if row["verdict"] == Verdict.LEASE_EXPIRED]
+    await blame_devices(connection, silent, policy, now)
     return len(ended)
+
+
+async def blame_devices(
+    connection: Connection, devices: Sequence[UUID], policy: Policy, now: datetime
+) -> None:
+    """Count attempts that these devices did not end; each is named once per attempt."""
+    counts = Counter(devices)
+    judgements = [Judgement(device, faults=counts[device]) for device in sorted(counts)]
+    await judge_devices(connection, judgements, policy, now)
 
 
 async def admit_delayed(connection: Connection, now: datetime) -> int:
     """Let tasks whose retry delay is over be claimed again; returns how many."""
-    return len(await connection.fetch(store.sql["admit_delayed"], now, ADMITTED_AT_ONCE))
+    rows = await connection.fetch(store.sql["admit_delayed"], now, ADMITTED_AT_ONCE)
+    note_queued(row["id"] for row in rows)
+    return len(rows)
 
 
 async def expire_tasks(connection: Connection, policy: Policy, now: datetime) -> int:

@@ -94,7 +94,7 @@ async def insert_job(connection: Connection, draft: Draft, now: datetime) -> Non
         draft.inputs_hash,
         now,
         request.min_trust,
-        None,
+        request.pool,
         await _class_of(connection, draft),
         draft.root or draft.id,
         draft.origins,
@@ -123,6 +123,6 @@ async def _class_of(connection: Connection, draft: Draft) -> int:
         request.min_trust,
         int(draft.price.reward_nano),
         request.asset.value,
-        None,
+        request.pool,
     )
     return class_id

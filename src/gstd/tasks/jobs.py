@@ -9,8 +9,10 @@ from uuid import UUID
 
 import msgspec
 
+from gstd.accounts import pools
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, to_structs
+from gstd.database.notebook import note_queued
 from gstd.events.service import Event, append
 from gstd.kernel.ids import new_id
 from gstd.kernel.money import MAX_NANO, ceil_share
@@ -139,7 +141,8 @@ async def post_job(
 ) -> UUID:
     """Lock the money of every task and make the job, or neither; makes the first task rows.
 
-    Raises ``InvalidJobError`` or ``InsufficientFundsError``; then nothing has changed.
+    Raises ``InvalidJobError``, ``InsufficientFundsError``, or ``PoolNotFoundError`` for a pool that
+    the owner has not joined; then nothing has changed.
     """
     [job_id] = await post_jobs(connection, blobs, owner, [(request, module)], policy, now)
     return job_id
@@ -176,6 +179,9 @@ async def post_jobs(
         draft.request.name: Posted(draft.id, draft.request, draft.price.tasks) for draft in drafts
     }
     parents = await resolve(connection, owner, posted, policy)
+    for request, _ in requests:
+        if request.pool is not None:
+            await pools.must_be_member(connection, request.pool, owner)
     await fund(connection, drafts, now)
     for draft in drafts:
         await insert_job(connection, await with_inputs(blobs, draft), now)
@@ -238,6 +244,7 @@ async def _make_chunk(
         now,
         ["blocked" if index in blocked else "queued" for index in indexes],
     )
+    note_queued(ids)
     await connection.execute(sql["count_made"], job.id, len(ids))
     await ledger.allot(connection, job.id, ids, job.task_lock)
     if blocked:

@@ -98,6 +98,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict | None
     decided_at: datetime | None
     result: Result | None
+    claimed_at: datetime | None = None
+    submitted_at: datetime | None = None
+
+    @property
+    def run_ms(self) -> int:
+        """From the claim to the result by the platform's clock; 0 without a result."""
+        if self.claimed_at is None or self.submitted_at is None:
+            return 0
+        return (self.submitted_at - self.claimed_at) // timedelta(milliseconds=1)
 
 
 class RefereeRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,14 +363,22 @@ def _closing_state(task: Task) -> tuple[TaskState, str]:
 
 
 def _available_at(attempts: Sequence[Attempt], policy: Policy) -> datetime | None:
-    """The last fault's time plus the delay of that retry; ``None`` without faults."""
+    """The last fault's time plus the delay of that retry; ``None`` without faults.
+
+    Up to a fifth later, by the attempt's id, so that tasks that failed together come back apart
+    and every look gives the same time.
+    """
     ends = sorted(
-        item.decided_at for item in attempts if item.verdict in FAULTS and item.decided_at
+        (item.decided_at, item.id)
+        for item in attempts
+        if item.verdict in FAULTS and item.decided_at
     )
     if not ends or not policy.retry_delays_ms:
         return None
+    ended_at, attempt_id = ends[-1]
     delay_ms = policy.retry_delays_ms[min(len(ends), len(policy.retry_delays_ms)) - 1]
-    return ends[-1] + timedelta(milliseconds=delay_ms)
+    per_mille = 1000 + attempt_id.int % 201
+    return ended_at + timedelta(milliseconds=delay_ms * per_mille // 1000)
 
 
 def _queued_words(faults: int, in_favour: int, needed: int) -> str:

@@ -16,6 +16,7 @@ import msgspec
 
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, Row, to_structs
+from gstd.database.notebook import note_queued
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
 from gstd.protocol.execution import TaskInput
@@ -209,3 +210,4 @@ async def _queue(
             keys,
         )
     await write_leads(connection, leads, now)
+    note_queued(list(inputs))

@@ -57,7 +57,12 @@ def virtual_deadline(start_ms: int, deadline_ms: int, run_ms: int, band: tuple[i
 
 def longest_run_ms(limits: Limits, policy: Policy) -> int:
     """How long a task may take: its fuel at the speed of a slow device, at most its wall clock."""
-    return max(1, min(limits.wall_ms, limits.fuel // policy.slow_fuel_per_ms))
+    return expected_run_ms(limits.fuel, limits.wall_ms, policy.slow_fuel_per_ms)
+
+
+def expected_run_ms(fuel: int, wall_ms: int, fuel_per_ms: float) -> int:
+    """How long a task may take at this speed, at most its wall clock."""
+    return max(1, int(min(wall_ms, fuel / fuel_per_ms)))
 
 
 def task_keys(

@@ -112,18 +112,26 @@ ORDER BY t.id;
 
 -- name: attempts_of
 SELECT a.task_id, a.id, a.device_id, a.account_id, a.state, a.verdict, a.decided_at,
+    a.claimed_at, a.submitted_at,
     a.result_hash, a.status, a.exit_code, a.fuel, a.output_hash, a.output_bytes
 FROM attempt a JOIN task t ON t.id = a.task_id AND t.revision = a.revision
 WHERE a.task_id = ANY ($1) ORDER BY a.id;
 
 -- name: runs_of
--- A run that another task failed to get is asked for anew.
-SELECT t.id AS task_id, r.id, r.state, r.asked_by, r.result_hash, r.status, r.exit_code, r.fuel,
-    r.output_hash, r.output_bytes
+-- A run that another task failed to get is asked for anew. Each is looked up by its whole key, which
+-- LIMIT keeps the planner to: a join by part of it would meet every run of the module.
+SELECT t.id AS task_id, r.*
 FROM task t JOIN job j ON j.id = t.job_id
-JOIN referee_run r ON r.metered_hash = j.metered_hash AND r.profile = j.profile
-    AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
-WHERE t.id = ANY ($1) AND (r.state <> 'failed' OR r.asked_by = t.id);
+CROSS JOIN LATERAL (
+    SELECT r.id, r.state, r.asked_by, r.result_hash, r.status, r.exit_code, r.fuel, r.output_hash,
+        r.output_bytes
+    FROM referee_run r
+    WHERE r.metered_hash = j.metered_hash AND r.profile = j.profile
+        AND r.input_hash = t.input_hash AND r.limits_hash = j.limits_hash
+        AND (r.state <> 'failed' OR r.asked_by = t.id)
+    LIMIT 1
+) r
+WHERE t.id = ANY ($1);
 
 -- name: ask_referee
 -- Tasks with the same work share one run. The conflicting row is locked, so a run that ends meanwhile is either seen here or sees the task.
@@ -191,7 +199,7 @@ UPDATE attempt a SET state = 'expired', decided_at = $2,
 FROM device d
 WHERE d.id = a.device_id AND a.task_id = ANY ($1) AND a.state = 'running'
     AND (a.lease_until <= $2 OR d.state <> 'active')
-RETURNING a.id, a.task_id, a.account_id, a.verdict;
+RETURNING a.id, a.task_id, a.device_id, a.account_id, a.verdict;
 
 -- name: admit_delayed
 -- Retries whose delay is over are ready again.
@@ -222,7 +230,7 @@ WHERE t.job_id = $1 AND t.state IN ('blocked', 'queued', 'running', 'verifying')
 ORDER BY t.order_key, t.id;
 
 -- name: task_to_change
-SELECT t.id, t.state, t.priority, t.deadline, j.account_id, j.limits, j.created_at
+SELECT t.job_id, t.state, t.priority, t.deadline, j.limits, j.created_at
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE t.id = $1 AND j.account_id = $2
 FOR NO KEY UPDATE OF t;
@@ -280,7 +288,7 @@ RETURNING j.id, j.account_id;
 SELECT j.id, j.account_id, j.name, j.state, j.module_hash, j.tier, j.quorum, j.priority, j.asset,
     j.reward, j.fee, j.referee, j.task_lock, j.task_count, j.made, j.dropped, j.limits, j.profile,
     j.created_at, j.deadline, j.closed_at, j.root, j.feed, j.on_failure,
-    j.stopped
+    j.stopped, j.min_trust, j.pool_id
 FROM job j WHERE j.id = $1 AND ($2::uuid IS NULL OR j.account_id = $2);
 
 -- name: jobs_of_account
@@ -301,7 +309,8 @@ SELECT count(*)::integer FROM attempt a JOIN task t ON t.id = a.task_id
 WHERE t.job_id = $1 AND a.verdict = 'wrong';
 
 -- name: tasks
-SELECT t.id, t.job_id, t.index, t.state, t.reason, t.revision, t.retries, t.available_at
+SELECT t.id, t.job_id, t.index, t.state, t.reason, t.revision, t.retries, t.available_at,
+    t.priority, t.deadline
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE ($1::uuid IS NULL OR t.job_id = $1) AND ($2::uuid IS NULL OR t.id = $2)
     AND ($3::uuid IS NULL OR j.account_id = $3) AND t.index > $4
@@ -343,6 +352,24 @@ LEFT JOIN LATERAL (
 ) g ON true
 WHERE t.job_id = $1
 GROUP BY d.id ORDER BY d.id;
+
+-- name: moments_of_attempts
+SELECT a.id AS attempt_id, a.offer_id, a.pow_bits, a.pow_count, a.heartbeats, a.heartbeat_at,
+    a.lease_until, a.state, a.reason, d.name AS device_name
+FROM attempt a JOIN device d ON d.id = a.device_id WHERE a.task_id = $1 ORDER BY a.id;
+
+-- name: moments_of_task
+SELECT position, at, kind, attempt_id, data FROM event_log WHERE task_id = $1 ORDER BY position;
+
+-- name: count_unfinished
+-- Tasks that are not final, by state, up to $1 of them.
+SELECT state, count(*)::integer AS tasks FROM (
+    SELECT state FROM task WHERE state IN ('blocked', 'queued', 'running', 'verifying')
+    ORDER BY id LIMIT $1
+) AS unfinished GROUP BY state;
+
+-- name: count_open_jobs
+SELECT count(*) FROM job WHERE state = 'open';
 
 -- Graphs.
 
@@ -576,7 +603,7 @@ SELECT child, parent, place FROM job_edge WHERE child = ANY ($1) AND shape = 'al
 -- name: lock_original
 -- Two reruns of one family come one after the other.
 SELECT r.id, r.name, r.module_hash, r.tier, r.quorum, r.priority, r.asset, r.reward, r.limits,
-    r.min_trust, r.feed, r.on_failure, r.task_count, r.input_range, r.inputs_hash
+    r.min_trust, r.pool_id, r.feed, r.on_failure, r.task_count, r.input_range, r.inputs_hash
 FROM job j JOIN job r ON r.id = j.root
 WHERE j.id = $1 AND j.account_id = $2 FOR NO KEY UPDATE OF r;
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from gstd.database.connection import Connection, to_struct
+from gstd.database.notebook import note_queued
 from gstd.events.service import Event, append
 from gstd.kernel.settings import Policy
 from gstd.protocol.execution import Limits
@@ -117,6 +118,7 @@ async def _reorder(
         now=now,
     )
     await connection.execute(sql["reorder_tasks"], tasks, keys, new.priority, new.deadline)
+    note_queued(tasks)
 
 
 def _event(kind: str, owner: UUID, job_id: UUID, task_id: UUID | None, new: Ordered) -> Event:

@@ -37,6 +37,7 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     reward: int
     limits: Limits
     min_trust: int
+    pool_id: UUID | None
     feed: Feed
     on_failure: OnFailure
     task_count: int
@@ -57,6 +58,7 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
             deadline=change.deadline,
             limits=self.limits,
             min_trust=self.min_trust,
+            pool=self.pool_id,
             feed=self.feed,
             on_failure=self.on_failure,
         )

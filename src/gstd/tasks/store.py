@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from gstd.database.connection import Connection, to_structs
+from gstd.database.notebook import note_queued
 from gstd.database.sql import load_queries
 from gstd.kernel.ids import new_id
 from gstd.tasks.model import (
@@ -33,6 +34,11 @@ async def lock_tasks(connection: Connection, task_ids: Sequence[UUID]) -> list[T
     before, and a cancelled job as open.
     """
     await connection.execute(sql["lock_tasks"], task_ids)
+    return await locked_tasks(connection, task_ids)
+
+
+async def locked_tasks(connection: Connection, task_ids: Sequence[UUID]) -> list[Task]:
+    """The tasks of these that are not final. The running transaction has locked them before."""
     return to_structs(await connection.fetch(sql["locked_tasks"], task_ids), Task)
 
 
@@ -51,6 +57,8 @@ async def attempts_of(
                 verdict=Verdict(row["verdict"]) if row["verdict"] else None,
                 decided_at=row["decided_at"],
                 result=_result(dict(row)),
+                claimed_at=row["claimed_at"],
+                submitted_at=row["submitted_at"],
             )
         )
     return found
@@ -78,6 +86,7 @@ async def ask_referee(connection: Connection, task_ids: Sequence[UUID], now: dat
 
 async def write_steps(connection: Connection, steps: Mapping[UUID, Step], now: datetime) -> None:
     """Write the new states of tasks in one statement."""
+    note_queued(steps)
     values = list(steps.values())
     results = [step.result for step in values]
     await connection.execute(

@@ -29,6 +29,7 @@ from gstd.protocol.jobs import (
 from gstd.protocol.types import Asset, Priority, Tier
 from gstd.tasks import waits
 from gstd.tasks.errors import JobNotFoundError, OutputHiddenError, TaskNotFoundError
+from gstd.tasks.model import FINAL_STATES, TaskState
 from gstd.tasks.store import sql
 
 PAGE = 200
@@ -72,6 +73,8 @@ async def job_view(connection: Connection, job_id: UUID, reader: UUID | None) ->
         created_at=row["created_at"],
         deadline=row["deadline"],
         closed_at=row["closed_at"],
+        min_trust=row["min_trust"],
+        pool=row["pool_id"],
         after=parents,
         feed=Feed(row["feed"]),
         on_failure=OnFailure(row["on_failure"]),
@@ -165,6 +168,7 @@ async def _with_attempts(connection: Connection, tasks: list[dict[str, Any]]) ->
         msgspec.convert(
             {
                 **task,
+                "priority": PRIORITIES[task["priority"]],
                 "reason": words.get(task["id"], task["reason"]),
                 "attempts": attempts.get(task["id"], []),
             },
@@ -219,3 +223,16 @@ async def output_of_task(
     if row["state"] != "accepted":
         raise OutputHiddenError(f"the task is {row['state']}")
     return await blobs.get(row["output_hash"])
+
+
+async def unfinished_tasks(connection: Connection, *, at_most: int) -> dict[TaskState, int]:
+    """How many tasks are in each state that is not final, counted up to ``at_most`` in all."""
+    rows = await connection.fetch(sql["count_unfinished"], at_most)
+    counted = {TaskState(row["state"]): row["tasks"] for row in rows}
+    return {state: counted.get(state, 0) for state in TaskState if state not in FINAL_STATES}
+
+
+async def open_jobs(connection: Connection) -> int:
+    """How many jobs still have tasks to do."""
+    count: int = await connection.fetchval(sql["count_open_jobs"])
+    return count

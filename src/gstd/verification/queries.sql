@@ -50,3 +50,7 @@ JOIN task t ON t.input_hash = r.input_hash AND t.state = 'verifying'
 JOIN job j ON j.id = t.job_id AND j.metered_hash = r.metered_hash AND j.profile = r.profile
     AND j.limits_hash = r.limits_hash
 WHERE r.id = ANY ($1);
+
+-- name: count_open_runs
+SELECT state, count(*)::integer AS runs FROM referee_run
+WHERE state IN ('queued', 'running') GROUP BY state;

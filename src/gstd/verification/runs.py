@@ -13,7 +13,7 @@ from gstd.database.sql import load_queries
 from gstd.kernel.settings import Policy
 from gstd.protocol.execution import Limits, TaskInput
 from gstd.tasks.advance import advance
-from gstd.tasks.model import Result
+from gstd.tasks.model import Result, RunState
 from gstd.verification.results import Work
 
 _sql = load_queries("gstd.verification")
@@ -146,3 +146,10 @@ async def _lock(connection: Connection, runs: Sequence[Run]) -> None:
 
 def _tokens(runs: Sequence[Run]) -> tuple[list[UUID], list[int]]:
     return [run.id for run in runs], [run.tries for run in runs]
+
+
+async def open_runs(connection: Connection) -> dict[RunState, int]:
+    """How many runs wait for the referee, and how many it has under way."""
+    rows = await connection.fetch(_sql["count_open_runs"])
+    counted = {RunState(row["state"]): row["runs"] for row in rows}
+    return {state: counted.get(state, 0) for state in (RunState.QUEUED, RunState.RUNNING)}

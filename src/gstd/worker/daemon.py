@@ -8,6 +8,7 @@ import contextlib
 import msgspec
 
 from gstd.kernel.errors import GstdError
+from gstd.protocol.matching import NO_LIMITS, DeviceLimits
 from gstd.protocol.work import OffersRequest, Released, ReleaseItem, ReleaseReason
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk.device import DeviceClient
@@ -25,7 +26,8 @@ from gstd.worker.submitter import Submitter
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works. ``memory_bytes`` is what each of its slots may use.
+    """How a worker works. ``memory_bytes`` is what each of its slots may use,
+    ``limits`` what else it takes.
 
     ``alter`` is the testing aid of ``misbehave``. ``goodbye_s`` is how long a stopping worker
     tries to hand in what is ready and to give back the rest.
@@ -33,6 +35,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     slots: int = 1
     memory_bytes: int = 256 << 20
+    limits: DeviceLimits = NO_LIMITS
     wait_ms: int = 20_000
     goodbye_s: float = 0.9
     profile: str = PROFILE
@@ -62,7 +65,9 @@ class Worker:
             client, sandbox, modules, self._submitter, self._reporter, options.alter, pacing
         )
         request = OffersRequest(
-            profile=options.profile, memory_bytes=options.memory_bytes, wait_ms=options.wait_ms
+            **msgspec.structs.asdict(options.limits) | {"memory_bytes": options.memory_bytes},
+            profile=options.profile,
+            wait_ms=options.wait_ms,
         )
         self._finder = Finder(client, self._board, self._reporter, request, self._begin, pacing)
         self._stopping = asyncio.Event()

@@ -12,7 +12,6 @@ from gstd.accounts.errors import (
     DeviceKeyTakenError,
     DeviceNotFoundError,
     InvalidCodeError,
-    NotAuthenticatedError,
 )
 from gstd.kernel.errors import GstdError
 from gstd.protocol.people import DeviceView, EnrolRequest
@@ -34,7 +33,9 @@ def request(code: str, key: DeviceKey, signer: DeviceKey | None = None) -> Enrol
 
 
 async def enrol(world: World, wanted: EnrolRequest) -> DeviceView:
-    return await world.run(lambda conn: accounts.enrol_device(conn, wanted, world.clock.now()))
+    return await world.run(
+        lambda conn: accounts.enrol_device(conn, wanted, world.policy, world.clock.now())
+    )
 
 
 async def device_view(world: World, device: Device) -> DeviceView:
@@ -51,10 +52,12 @@ async def test_a_code_links_one_key_and_may_be_repeated_for_it(world: World) -> 
     assert await enrol(world, request(code, key)) == first
     with pytest.raises(InvalidCodeError, match="another key"):
         await enrol(world, request(code, other))
-    actor = await world.run(lambda conn: accounts.device_of_key(conn, key.public))
+    keys = [other.public, key.public, key.public]
+    stranger, actor, again = await world.run(lambda conn: accounts.devices_of_keys(conn, keys))
+    assert stranger is None
+    assert actor is not None
     assert (actor.account_id, actor.device_id) == (account, first.id)
-    with pytest.raises(NotAuthenticatedError):
-        await world.run(lambda conn: accounts.device_of_key(conn, other.public))
+    assert again == actor
 
 
 async def test_an_unknown_code_is_refused(world: World) -> None:
@@ -134,7 +137,7 @@ async def test_a_device_below_the_least_trust_is_suspended_and_cannot_work(world
     for expected in ("active", "active", "suspended"):
         await _lie(world, device)
         assert (await device_view(world, device)).state == expected
-    actor = await world.run(lambda conn: accounts.device_of_key(conn, device.key.public))
+    actor = await world.actor(device.key.public)
     with pytest.raises(GstdError, match="suspended"):
         actor.must_be_active()
 

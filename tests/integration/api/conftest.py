@@ -16,6 +16,7 @@ from gstd.database.provision import OWNER_ROLE
 from gstd.embedded.postgres import PostgresAddress
 from tests.conftest import PASSWORD
 from tests.integration.api.house import House, open_house
+from tests.integration.api.sealed import Scene, open_scene
 from tests.servers import fresh_database, running_valkey
 
 
@@ -42,6 +43,13 @@ async def house(shared_house: House) -> AsyncIterator[House]:
     """The application that most tests share; each makes its own accounts in it."""
     yield shared_house
     await shared_house.end_jobs()
+
+
+@pytest.fixture
+async def scene(cluster: PostgresAddress, tmp_path: Path) -> AsyncIterator[Scene]:
+    """A platform of its own with a sealed log, to be tampered with."""
+    async with open_scene(cluster, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

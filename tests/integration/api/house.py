@@ -26,7 +26,7 @@ from gstd.protocol.jobs import InputRange, JobRequest, JobView
 from gstd.protocol.people import Problem
 from gstd.protocol.signing import DeviceKey
 from gstd.protocol.types import Asset, Role, Tier
-from gstd.protocol.work import Claimed, ClaimItem, Offer, OffersRequest, SubmitItem
+from gstd.protocol.work import MAX_BATCH, Claimed, ClaimItem, Offer, OffersRequest, SubmitItem
 from gstd.sandbox.profile import PROFILE
 from gstd.sdk import Client, DeviceClient, Pacing
 from gstd.tasks import jobs
@@ -214,7 +214,8 @@ def settings_for(
         blobs_url=f"file://{folder}/blobs",
         secret=SECRET,
         state=str(folder),
-        policy=policy or Policy(max_request_bytes=1 << 20, max_module_bytes=512 << 10),
+        policy=policy
+        or Policy(max_request_bytes=1 << 20, max_module_bytes=512 << 10, first_quota=MAX_BATCH),
     )
 
 

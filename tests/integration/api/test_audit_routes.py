@@ -2,71 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from uuid import uuid4
-
-import asyncpg
 import pytest
 
-from gstd.database.connection import APP_ROLE
-from gstd.database.provision import OWNER_ROLE
-from gstd.embedded.postgres import PostgresAddress
 from gstd.protocol.audit import check_statement_proof
 from gstd.protocol.checkpoint import LogKey, open_note, sign
-from gstd.protocol.types import Role
-from gstd.sdk.audit import AuditReport, verify
 from gstd.sdk.errors import ApiError
-from tests.conftest import PASSWORD
-from tests.integration.api.house import (
-    House,
-    Person,
-    bearer,
-    open_house,
-    problem_of,
-    signed,
-)
-from tests.servers import fresh_database
-
-
-class Scene:
-    """A platform with a paid job whose log is sealed, and a way to tamper with it."""
-
-    def __init__(self, house: House, admin: Person, requester: Person, superuser: str) -> None:
-        self.house = house
-        self.admin = admin
-        self.requester = requester
-        self._superuser = superuser
-
-    async def tamper(self, *statements: str) -> None:
-        connection = await asyncpg.connect(self._superuser)
-        try:
-            await connection.execute("SET session_replication_role = replica")
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    async def verify(self, kept: str | None = None) -> AuditReport:
-        return await verify(self.admin.client, kept=kept)
-
-
-@pytest.fixture
-async def scene(cluster: PostgresAddress, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with fresh_database(cluster, f"test_{uuid4().hex}") as name:
-        database = cluster.dsn(name, APP_ROLE, PASSWORD)
-        owner = cluster.dsn(name, OWNER_ROLE, PASSWORD)
-        async with open_house(tmp_path, database, owner, None) as house:
-            requester, device = await house.requester(), await house.device()
-            job = await house.job(requester, tasks=2)
-            claimed = await house.claim(device, job, 2)
-            await device.client.submits([signed(device, each) for each in claimed])
-            await house.referee()
-            await house.number_events()
-            await house.job(requester)
-            await house.number_events()
-            admin = await house.person(Role.ADMIN)
-            yield Scene(house, admin, requester, cluster.dsn(name))
+from tests.integration.api.house import bearer, problem_of
+from tests.integration.api.sealed import Scene
 
 
 async def test_a_sound_log_is_sound_and_heads_are_open(scene: Scene) -> None:
@@ -169,6 +111,30 @@ TAMPERINGS = {
     "attempt changed": (
         ["UPDATE attempt SET state = 'rejected', verdict = 'wrong'"],
         [("attempt ", "state is not what"), ("attempt ", "verdict is not what")],
+    ),
+    **{
+        f"attempt's {field} changed": (
+            [f"UPDATE attempt SET {field} = {value}"],  # noqa: S608 - from the list below
+            [("attempt ", f"{field} is not what was logged")],
+        )
+        for field, value in {
+            "device_id": "gen_random_uuid()",
+            "status": "'trap'",
+            "exit_code": "7",
+            "fuel": "fuel + 1",
+            "result_hash": "sha256('x')",
+            "output_hash": "sha256('x')",
+            "output_bytes": "output_bytes + 1",
+            "stderr_hash": "sha256('x')",
+            "signature": "sha512('x')",
+        }.items()
+    },
+    "result never logged": (
+        [
+            "DELETE FROM event_log WHERE kind = 'attempt.submitted'",
+            "UPDATE attempt SET fuel = fuel + 1",
+        ],
+        [("attempt ", "its result was never logged")],
     ),
     "attempt deleted": (["DELETE FROM attempt"], [("attempt ", "was logged and is gone")]),
     "checkpoint's root changed": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -9,7 +11,8 @@ import pytest
 
 from gstd.kernel.settings import Mode
 from gstd.protocol.execution import TaskInput
-from gstd.protocol.types import Asset, Role, Tier
+from gstd.protocol.jobs import OrderChange
+from gstd.protocol.types import Asset, Priority, Role, Tier
 from gstd.sdk import ApiError
 from tests.integration.api.house import (
     CREDITS,
@@ -135,3 +138,68 @@ async def test_production_has_no_test_credits(
         async with httpx2.AsyncClient(transport=house.transport, base_url=URL) as stranger:
             health = (await stranger.get("/api/v1/health")).json()
         assert health["mode"] == "production"
+
+
+async def refused(call: Awaitable[object]) -> str:
+    """The code of a refusal that must come."""
+    with pytest.raises(ApiError) as refusal:
+        await call
+    return refusal.value.code
+
+
+async def test_priority_and_deadline_change_while_a_job_waits(house: House) -> None:
+    person = await house.requester()
+    job = await house.job(person, tasks=2)
+    [first, second] = await person.client.tasks(job.id)
+    sooner = datetime.now(UTC) + timedelta(hours=1)
+    changed = await person.client.change_job(job.id, OrderChange(priority=Priority.HIGH))
+    assert (changed.priority, changed.deadline) == (Priority.HIGH, job.deadline)
+    await person.client.change_task(
+        second.id, OrderChange(priority=Priority.CRITICAL, deadline=sooner)
+    )
+    [first, second] = await person.client.tasks(job.id)
+    assert (first.priority, first.deadline) == (Priority.HIGH, job.deadline)
+    assert (second.priority, second.deadline) == (Priority.CRITICAL, sooner)
+    [offer] = await house.offers_of(await house.device(), job, 1)
+    assert offer.task_id == second.id
+
+
+async def test_what_has_ended_or_is_too_late_is_not_changed(house: House) -> None:
+    person, stranger = await house.requester(), await house.requester()
+    job = await house.job(person)
+    [task] = await person.client.tasks(job.id)
+    past = OrderChange(deadline=datetime.now(UTC))
+    urgent = OrderChange(priority=Priority.CRITICAL)
+    assert await refused(person.client.change_job(job.id, past)) == "invalid_job"
+    assert await refused(person.client.change_task(task.id, past)) == "invalid_job"
+    assert await refused(stranger.client.change_job(job.id, urgent)) == "job_not_found"
+    assert await refused(stranger.client.change_task(task.id, urgent)) == "task_not_found"
+    await person.client.cancel_job(job.id)
+    assert await refused(person.client.change_job(job.id, urgent)) == "job_over"
+    assert await refused(person.client.change_task(task.id, urgent)) == "task_over"
+
+
+async def test_a_timeline_tells_the_whole_story(house: House) -> None:
+    person = await house.requester()
+    job = await house.job(person)
+    [task] = await person.client.tasks(job.id)
+    device = await house.device()
+    [claimed] = await house.claim(device, job)
+    await device.client.heartbeats([claimed.attempt_id])
+    await device.client.submits([signed(device, claimed)])
+    await house.referee()
+    await house.number_events()
+    story = await person.client.timeline(task.id)
+    kinds = [moment.kind for moment in story.moments]
+    told = [
+        "attempt.offered",
+        "attempt.claimed",
+        "attempt.heartbeat",
+        "attempt.submitted",
+        "attempt.accepted",
+        "task.accepted",
+    ]
+    assert [kind for kind in kinds if kind in told] == told
+    assert all(moment.device_name for moment in story.moments if moment.attempt_id)
+    stranger = await house.requester()
+    assert await refused(stranger.client.timeline(task.id)) == "task_not_found"

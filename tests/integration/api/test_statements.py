@@ -11,10 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from gstd.ledger.history import MAX_LIMIT
+from gstd.ledger.statements import MAX_LIMIT
 from gstd.protocol.money import Direction, Part, StatementRow, TransferKind
 from gstd.protocol.types import Asset, Role
-from gstd.sdk.client import Client, StatementFilters
+from gstd.sdk.client import Client
+from gstd.sdk.money import StatementFilters
 from tests.integration.api.house import CREDITS, REWARD, House, Person, bearer, problem_of, signed
 from tests.servers import until
 from tests.unit.ledger import hledger

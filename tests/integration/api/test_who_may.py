@@ -47,6 +47,8 @@ BODIES: dict[str, object] = {
         ]
     },
 }
+BODIES["/api/v1/pools"] = {"name": "n"}
+BODIES[f"/api/v1/pools/{ANY_ID}/join"] = {"secret": "s"}
 BODIES["/api/v1/jobs/quote"] = BODIES["/api/v1/jobs"]
 BODIES["/api/v1/graphs"] = {"jobs": [BODIES["/api/v1/jobs"]]}
 
@@ -63,6 +65,8 @@ def routes() -> Iterator[tuple[str, str]]:
             "module_id",
             "metered_hash",
             "correction_id",
+            "pool_id",
+            "account_id",
         ):
             filled = filled.replace(f"{{{name}}}", ANY_ID)
         for method in item:

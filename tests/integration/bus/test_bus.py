@@ -144,6 +144,19 @@ async def test_presence_is_shared_and_survives_in_memory(
     assert await other.last_seen([]) == []
 
 
+async def test_devices_heard_of_lately_are_counted_in_every_process(
+    valkey: EmbeddedValkey, open_bus: Open
+) -> None:
+    one, other = [await open_bus(valkey.address().url()) for _ in range(2)]
+    alone = await open_bus(None)
+    ages_ms = 2**52 + 1, 2**52 + 2  # later than what other tests of this server touch
+    for at_ms in ages_ms:
+        for bus in (one, alone):
+            await bus.touch(uuid4().hex, at_ms)
+    for bus in (one, other, alone):
+        assert [await bus.seen_since(at_ms) for at_ms in (*ages_ms, ages_ms[1] + 1)] == [2, 1, 0]
+
+
 async def test_without_valkey_everything_answers(open_bus: Open) -> None:
     bus = await open_bus(None)
     assert not await bus.is_up()
@@ -172,6 +185,7 @@ async def test_valkey_killed_in_the_middle_costs_a_moment_and_comes_back(open_bu
         assert not await bus.is_fresh("nonce", 60_000)
         await bus.touch("device", 7)
         assert await bus.last_seen(["device"]) == [7]
+        assert await bus.seen_since(7) == 1
         await bus.drop(["name"])
         await bus.publish(Hint.QUEUE)
         assert loop.time() - start < 2
@@ -212,3 +226,36 @@ def test_notes_that_ended_are_swept_and_the_rest_is_not_walked_every_time() -> N
     assert len(notes._holds) < 22_500
     assert not notes.hold("long 0", 1, 60_000)
     assert notes._sweep_above > 10_000
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_note_is_read_until_its_time_is_over(
+    valkey: EmbeddedValkey, open_bus: Open, shared: bool
+) -> None:
+    url = valkey.address().url() if shared else None
+    bus = await open_bus(url)
+    reader = await open_bus(url) if shared else bus
+    name, brief = uuid4().hex, uuid4().hex
+    assert await reader.read_notes([]) == []
+    await bus.write_note(name, b"one", 60_000)
+    await bus.write_note(name, b"two", 60_000)
+    await bus.write_note(brief, b"three", 500)
+    assert await reader.read_notes([name, "nobody"]) == [b"two", None]
+
+    async def is_over() -> bool:
+        return await reader.read_notes([brief]) == [None]
+
+    await until(is_over)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_devices_heard_of_since_a_time_come_latest_first(
+    valkey: EmbeddedValkey, open_bus: Open, shared: bool
+) -> None:
+    bus = await open_bus(valkey.address().url() if shared else None)
+    far = 9_000_000_000_000_000  # later than what other tests touch
+    devices = [uuid4().hex for _ in range(3)]
+    for number, device in enumerate(devices):
+        await bus.touch(device, far + number)
+    assert await bus.latest_seen(far + 1, 10) == {devices[2]: far + 2, devices[1]: far + 1}
+    assert await bus.latest_seen(far, 1) == {devices[2]: far + 2}

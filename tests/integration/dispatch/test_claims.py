@@ -19,11 +19,7 @@ from tests.world import Device, World, outcome
 
 
 async def claim_items(world: World, device: Device, items: list[ClaimItem]) -> list[str]:
-    outcomes = await world.run(
-        lambda conn: claims.claim(
-            conn, device.actor, items, world.pow_key, world.policy, world.clock.now()
-        )
-    )
+    outcomes = await world.claim_items(device, items)
     return [item.code if isinstance(item, Refusal) else "claimed" for item in outcomes]
 
 
@@ -50,7 +46,7 @@ async def test_claims_after_faults_lies_and_splits_agree_with_advance_too(world:
     first = await world.claim(devices[0], task.id)
     second = await world.claim(devices[1], task.id)
     await world.release(devices[0], first)
-    world.clock.advance(seconds=1)
+    world.clock.advance(seconds=1.2)
     third = await world.claim(devices[2], task.id)
     await assert_advance_agrees(world)
     await world.submit(devices[1], second, outcome(b"one"))
@@ -213,11 +209,7 @@ async def test_heartbeats_extend_only_ones_own_living_lease(world: World) -> Non
     attempt = (await world.claim(device, task.id)).attempt_id
 
     async def beat(who: Device) -> Alive | Refusal:
-        [answer] = await world.run(
-            lambda conn: claims.heartbeat(
-                conn, who.actor, [attempt], world.policy, world.clock.now()
-            )
-        )
+        [answer] = await world.heartbeat(who, attempt)
         return answer
 
     for _ in range(3):

@@ -6,6 +6,8 @@ import asyncio
 import random
 from uuid import UUID
 
+import pytest
+
 from gstd.database.connection import Database
 from gstd.events import service as events
 from gstd.events.service import Event
@@ -126,6 +128,23 @@ async def test_only_one_process_numbers_at_a_time(database: Database, clock: Man
     assert [item.position for item in (await read(database, 0)).items] == [1]
 
 
+async def test_numbering_finds_by_id_even_while_tables_are_small(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.fetchval(events._sql["take_head"])
+        rows = await connection.fetch("EXPLAIN " + events._sql["move_finished"], 0, 5_000)
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Scan using transfer_pkey" in plan
+    assert "Seq Scan on transfer" not in plan
+    assert "Seq Scan on account" not in plan
+    assert "Hash Join" not in plan
+
+
+def test_numbering_rests_in_proportion_to_its_work() -> None:
+    assert events.rest_after(0.01, percent=20) == pytest.approx(0.04)
+    assert events.rest_after(10.0, percent=20) == events.LONGEST_REST_S
+    assert events.rest_after(0.01, percent=100) == 0
+
+
 async def test_what_rolled_back_never_happened(database: Database, clock: ManualClock) -> None:
     async with database.connection() as connection:
         transaction = connection.transaction()
@@ -185,9 +204,9 @@ async def test_every_attempt_is_in_the_log_to_its_end(world: World) -> None:
     await world.claim(gone, task.id)
     world.clock.advance(milliseconds=world.policy.lease_ms)
     await world.expire_leases()
-    world.clock.advance(seconds=1)
+    world.clock.advance(seconds=1.2)
     await world.release(faulty, await world.claim(faulty, task.id))
-    world.clock.advance(seconds=5)
+    world.clock.advance(seconds=6)
     await world.submit(cheat, await world.claim(cheat, task.id), outcome(b"wrong"))
     await world.referee()
     await world.submit(honest, await world.claim(honest, task.id))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+import pytest
+
 from gstd.database.connection import Connection, Database
 from gstd.kernel.ids import new_id
 from gstd.ledger import frontier, repair
@@ -151,6 +154,20 @@ async def restitution_ends_with_its_fund(database: Database, now: datetime) -> N
 
     await database.run(move)
     assert await platform(database, "restitution") == 0
+
+
+async def restitution_never_takes(database: Database, now: datetime) -> None:
+    _, task = await _one(database, now)
+    claims = [Claim(new_id(), task, 10), Claim(new_id(), task, -1)]
+    with pytest.raises(asyncpg.CheckViolationError, match="asks for -1 nano"):
+        await database.run(lambda conn: repair.restitute(conn, claims, now))
+
+
+async def a_reward_is_held(database: Database, now: datetime) -> None:
+    """For a worker who never had a held account, so that there is none to look at."""
+    _, task = await _one(database, now)
+    await database.run(lambda conn: earned(conn, task, now))
+    await assert_sound(database)
 
 
 async def nobody_withdraws_more_than_they_have(database: Database, now: datetime) -> None:

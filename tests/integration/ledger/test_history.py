@@ -17,12 +17,13 @@ import pytest
 from gstd.database.connection import Connection, Database
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.ids import new_id
-from gstd.ledger import frontier, history, repair
+from gstd.ledger import frontier, history, repair, statements
 from gstd.ledger import service as ledger
+from gstd.ledger.filters import Filters
 from gstd.ledger.frontier import Deposit, Withdrawal
-from gstd.ledger.history import BadCursorError, Filters
 from gstd.ledger.repair import Contest, Ruling
 from gstd.ledger.service import Funding, RefereeCharge, Settlement
+from gstd.ledger.statements import BadCursorError
 from gstd.protocol.money import Direction, Part, StatementRow, Total, TransferKind
 from gstd.protocol.types import Asset
 from tests.integration.ledger.scenes import everything
@@ -258,7 +259,7 @@ async def walk(database: Database, owner: UUID, filters: Filters, limit: int) ->
     cursor: str | None = None
     while True:
         page = await database.run(
-            lambda conn, cursor=cursor: history.statement(  # type: ignore[misc]
+            lambda conn, cursor=cursor: statements.page(  # type: ignore[misc]
                 conn, owner, filters, cursor=cursor, limit=limit
             )
         )
@@ -271,7 +272,7 @@ async def walk(database: Database, owner: UUID, filters: Filters, limit: int) ->
 
 
 async def streamed(conn: Connection, owner: UUID, filters: Filters) -> list[StatementRow]:
-    return [row async for batch in history.stream(conn, owner, filters) for row in batch]
+    return [row async for batch in statements.stream(conn, owner, filters) for row in batch]
 
 
 def some_filters(story: Story, truth: Ledger, owner: UUID) -> list[Filters]:
@@ -393,7 +394,7 @@ async def test_pages_give_every_row_once_while_new_ones_arrive(
     cursor = None
     while True:
         page = await database.run(
-            lambda conn, cursor=cursor: history.statement(  # type: ignore[misc]
+            lambda conn, cursor=cursor: statements.page(  # type: ignore[misc]
                 conn, owner, Filters(), cursor=cursor, limit=limit
             )
         )
@@ -430,7 +431,7 @@ async def test_many_jobs_are_merged_in_order(database: Database) -> None:
 async def test_a_forged_cursor_is_refused(database: Database, cursor: str) -> None:
     try:
         page = await database.run(
-            lambda conn: history.statement(conn, new_id(), Filters(), cursor=cursor)
+            lambda conn: statements.page(conn, new_id(), Filters(), cursor=cursor)
         )
     except BadCursorError:
         return
@@ -452,7 +453,7 @@ async def test_filters_that_cannot_be_meant_are_refused(
     database: Database, filters: Filters
 ) -> None:
     with pytest.raises(InvalidInputError):
-        await database.run(lambda conn: history.statement(conn, new_id(), filters))
+        await database.run(lambda conn: statements.page(conn, new_id(), filters))
 
 
 # How much a page reads

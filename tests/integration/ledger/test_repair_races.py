@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 from collections.abc import Awaitable, Callable
@@ -14,11 +15,14 @@ import asyncpg
 from gstd.database.connection import Connection, Database
 from gstd.kernel.clock import ManualClock
 from gstd.kernel.ids import new_id
-from gstd.ledger import repair
+from gstd.ledger import frontier, repair
 from gstd.ledger import service as ledger
+from gstd.ledger.frontier import Deposit
 from gstd.ledger.repair import Claim, Contest, Ruling
-from gstd.ledger.service import RefereeCharge, Settlement
+from gstd.ledger.service import Funding, RefereeCharge, Settlement
+from gstd.protocol.types import Asset
 from tests.integration.ledger.scenes import assert_sound, earned, fold_all, tasks_with
+from tests.servers import until
 
 SCALE = int(os.environ.get("GSTD_TEST_SCALE", "1"))
 ROUNDS = 8 * SCALE
@@ -120,6 +124,56 @@ async def test_everything_at_once_keeps_every_promise_without_a_deadlock(
             "GROUP BY ref, kind HAVING count(*) > 1"
         )
     assert twice == []
+
+
+async def funded_task(conn: Connection, asset: Asset, now: datetime) -> UUID:
+    """A task whose escrow is in this asset."""
+    owner, job, task = new_id(), new_id(), new_id()
+    if asset is Asset.GSTD:
+        await frontier.deposit(conn, [Deposit(new_id(), owner, 100)], now)
+    else:
+        await ledger.grant_test_credits(conn, new_id(), owner, 100, now)
+    await ledger.fund_jobs(conn, [Funding(job, owner, asset, 100)], now)
+    await ledger.allot(conn, job, [task], 100)
+    return task
+
+
+async def test_claims_in_two_assets_never_wait_in_a_circle(
+    database: Database, database_urls: dict[str, str], clock: ManualClock
+) -> None:
+    now = clock.now()
+
+    async def claims(*assets: Asset) -> list[Claim]:
+        """Claims of tasks of their own: between two calls are only the funds."""
+        tasks = [
+            await database.run(lambda conn, each=each: funded_task(conn, each, now))  # type: ignore[misc]
+            for each in assets
+        ]
+        return [Claim(new_id(), task, 1) for task in tasks]
+
+    calls = [await claims(Asset.TEST, Asset.GSTD), await claims(Asset.GSTD, Asset.TEST)]
+    await database.run(lambda conn: repair.restitute(conn, calls[0], now))  # opens the funds
+    holder = await asyncpg.connect(database_urls["superuser"])
+
+    async def waiting(number: int) -> bool:
+        async with database.connection() as conn:
+            found = await conn.fetchval(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        return bool(found == number)
+
+    async with asyncio.TaskGroup() as group, holder.transaction():
+        await holder.execute(
+            "SELECT FROM ledger.account WHERE kind = 'restitution' AND asset = 'TEST' FOR UPDATE"
+        )
+        for number, call in enumerate(calls, 1):
+            group.create_task(
+                once(database, lambda conn, call=call: repair.restitute(conn, call, now))  # type: ignore[misc]
+            )
+            await until(functools.partial(waiting, number))
+    await holder.close()
+    await assert_sound(database)
 
 
 async def test_nothing_frozen_moves_until_it_is_ruled(

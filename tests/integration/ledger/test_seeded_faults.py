@@ -71,6 +71,8 @@ FAULTS: list[tuple[str, str, str, Check]] = [
         "v_item.amount",
         checks.restitution_ends_with_its_fund,
     ),
+    ("restitute", "v_item.amount < 0", "false", checks.restitution_never_takes),
+    ("pay_earnings", "'held'", "'available'", checks.a_reward_is_held),
     (
         "reserve_withdrawals",
         "v_available.balance < v_item.amount",
@@ -129,5 +131,5 @@ async def test_a_broken_function_fails_its_check(
         await owner.execute(source.replace(text, instead))
     finally:
         await owner.close()
-    with pytest.raises((AssertionError, asyncpg.PostgresError)):
+    with pytest.raises((AssertionError, pytest.fail.Exception, asyncpg.PostgresError)):
         await check(database, clock.now())

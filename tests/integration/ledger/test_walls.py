@@ -143,6 +143,55 @@ async def test_transfers_are_final_even_for_the_owner(
     assert await broken(used) == set()
 
 
+@pytest.mark.parametrize("session", ["origin", "replica"])
+@pytest.mark.parametrize(
+    ("account", "wall"),
+    [
+        ("(NULL, 'available', 'TEST', NULL)", "account_platform"),
+        ("(gen_random_uuid(), 'fee', 'TEST', NULL)", "account_platform"),
+        ("(gen_random_uuid(), 'escrow', 'TEST', NULL)", "account_of_job"),
+        ("(gen_random_uuid(), 'held', 'TEST', gen_random_uuid())", "account_of_job"),
+        ("(NULL, 'issued', 'GSTD', NULL)", "account_test_asset"),
+        ("(NULL, 'chain', 'TEST', NULL)", "account_real_asset"),
+        ("(gen_random_uuid(), 'reserved', 'TEST', NULL)", "account_real_asset"),
+    ],
+)
+async def test_no_account_is_made_that_cannot_be(
+    superuser: Raw, account: str, wall: str, session: str
+) -> None:
+    await superuser.execute(f"SET session_replication_role = {session}")
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await superuser.execute(
+            f"INSERT INTO ledger.account (owner, kind, asset, job_id) VALUES {account}"  # noqa: S608
+        )
+    assert refused.value.constraint_name == wall
+
+
+@pytest.mark.usefixtures("used")
+async def test_only_what_keeps_a_balance_is_spendable(superuser: Raw) -> None:
+    await superuser.execute(
+        "INSERT INTO ledger.account (owner, kind, asset, spendable) "
+        "VALUES (gen_random_uuid(), 'held', 'TEST', true)"
+    )
+    kinds = await superuser.fetch(
+        "SELECT kind::text, bool_and(spendable) AS every, bool_or(spendable) AS any "
+        "FROM ledger.account GROUP BY kind"
+    )
+    assert {row["kind"] for row in kinds if row["every"]} == {"available", "restitution"}
+    assert {row["kind"] for row in kinds if row["any"]} == {"available", "restitution"}
+    with pytest.raises(asyncpg.CheckViolationError):
+        await superuser.execute("UPDATE ledger.account SET balance = -1 WHERE kind = 'restitution'")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["owner = owner", "kind = 'fee'", "asset = 'GSTD'", "job_id = NULL", "spendable = false"],
+)
+async def test_what_an_account_is_never_changes(superuser: Raw, change: str) -> None:
+    with pytest.raises(asyncpg.RaiseError, match="what an account is never changes"):
+        await superuser.execute(f"UPDATE ledger.account SET {change}")  # noqa: S608
+
+
 (
     SUM,
     NEGATIVE,
@@ -268,6 +317,18 @@ TAMPERED = [
         {RESERVED},
     ),
     ("DELETE FROM ledger.withdrawal", {RESERVED}),
+    (
+        (
+            "INSERT INTO ledger.withdrawal (id, owner, amount, reserved_at) "
+            "VALUES (gen_random_uuid(), gen_random_uuid(), 5, now())"
+        ),
+        {RESERVED},
+    ),
+    ("DELETE FROM ledger.job_escrow", {ESCROW}),
+    ("DELETE FROM ledger.account WHERE kind = 'escrow'", {SUM, ASSET, ESCROW}),
+    ("DELETE FROM ledger.account WHERE kind = 'held'", {SUM, ASSET, HELD}),
+    ("DELETE FROM ledger.account WHERE kind = 'reserved'", {SUM, ASSET, RESERVED}),
+    ("DELETE FROM ledger.account WHERE kind = 'suspense'", {SUM, ASSET, SUSPENSE}),
     ("UPDATE ledger.deposit SET owner = gen_random_uuid() WHERE owner IS NULL", {SUSPENSE}),
     ("UPDATE ledger.deposit SET owner = NULL", {SUSPENSE}),
     ("UPDATE ledger.deposit SET amount = amount + 1 WHERE owner IS NULL", {SUSPENSE}),

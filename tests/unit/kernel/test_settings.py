@@ -52,6 +52,12 @@ def test_development_listens_on_loopback(host: str) -> None:
     assert settings_from({"GSTD_HOST": host}).host == host
 
 
+def test_a_short_token_for_the_metrics_is_refused() -> None:
+    with pytest.raises(SettingsError, match="GSTD_METRICS_TOKEN"):
+        settings_from({"GSTD_METRICS_TOKEN": "x" * 15})
+    assert settings_from({"GSTD_METRICS_TOKEN": "x" * 16}).metrics_token == "x" * 16
+
+
 @pytest.mark.parametrize("secret", [None, "", "00" * 31, "zz" * 32, "0" * 63])
 def test_a_missing_or_short_secret_is_refused(secret: str | None) -> None:
     with pytest.raises(SettingsError, match="GSTD_SECRET"):

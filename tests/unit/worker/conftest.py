@@ -16,6 +16,7 @@ from gstd.kernel.errors import Refusal
 from gstd.proof_of_work.challenge import Challenge
 from gstd.protocol import work
 from gstd.protocol.execution import Limits, Outcome, Status, TaskInput, result_hash
+from gstd.protocol.matching import NO_LIMITS, DeviceLimits
 from gstd.protocol.people import Problem
 from gstd.protocol.signing import DeviceKey, is_signed_by, result_statement
 from gstd.protocol.types import Asset
@@ -42,6 +43,7 @@ class Platform:
         self.lease_ms = 15_000
         self.calls: Counter[str] = Counter()
         self.asked_free: list[int] = []
+        self.asked: list[work.OffersRequest] = []
         self.claim_sizes: list[int] = []
         self.submit_sizes: list[int] = []
         self.claimed: dict[uuid.UUID, work.Claimed] = {}
@@ -82,6 +84,7 @@ class Platform:
     async def _offers(self, body: bytes) -> work.OffersResponse:
         asked = msgspec.json.decode(body, type=work.OffersRequest)
         self.asked_free.append(asked.free)
+        self.asked.append(asked)
         while not self.queue:
             self.news.clear()
             await self.news.wait()
@@ -267,9 +270,17 @@ class Stage:
         transport = httpx2.MockTransport(self.platform)
         return DeviceClient("http://h:1", KEY, pacing=pacing, http=transport)
 
-    def worker(self, slots: int = 1, alter: Alter = honest, pacing: Pacing = QUICK) -> Worker:
+    def worker(
+        self,
+        slots: int = 1,
+        alter: Alter = honest,
+        pacing: Pacing = QUICK,
+        limits: DeviceLimits = NO_LIMITS,
+    ) -> Worker:
         client = self.client(pacing)
-        options = WorkerOptions(slots=slots, alter=alter, on_event=self.watch, pacing=pacing)
+        options = WorkerOptions(
+            slots=slots, alter=alter, on_event=self.watch, pacing=pacing, limits=limits
+        )
         return Worker(client, self.sandbox, ModuleCache(client.module), options)
 
     def refuse(self, route: str, code: str, status: int) -> None:

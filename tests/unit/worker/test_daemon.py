@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gstd.protocol.matching import DeviceLimits
 from gstd.protocol.types import Asset
 from gstd.protocol.work import ReleaseReason
 from gstd.sdk import Pacing
@@ -65,6 +66,17 @@ async def test_asks_for_the_free_slots_while_others_are_busy(stage: Stage) -> No
         await stage.watch.wait_for(Kind.SUBMITTED, 3)
     assert stage.platform.asked_free[:2] == [3, 2]
     assert max(stage.platform.asked_free[1:]) == 2
+
+
+async def test_asks_within_its_limits(stage: Stage) -> None:
+    limits = DeviceLimits(max_wall_ms=5_000, min_reward_nano={Asset.TEST: "7"}, public=False)
+    stage.platform.post("a")
+    async with at_work(stage.worker(limits=limits)):
+        await stage.watch.wait_for(Kind.SUBMITTED)
+    asked = stage.platform.asked[0]
+    assert (asked.max_wall_ms, asked.public) == (5_000, False)
+    assert asked.min_reward_nano == {Asset.TEST: "7"}
+    assert asked.memory_bytes == 256 << 20
 
 
 async def test_lie_is_valid_and_wrong(stage: Stage) -> None:
