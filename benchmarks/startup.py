@@ -15,7 +15,7 @@ import msgspec
 
 from gstd.cli import mandelbrot
 from gstd.cli.credentials import load_credentials
-from gstd.protocol.execution import TaskInput
+from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import JobRequest
 from gstd.protocol.types import Asset
 from gstd.sdk.client import Client
@@ -77,7 +77,7 @@ async def _first_paid(state: Path, url: str, started: float) -> float:
                 JobRequest(
                     module=module.id,
                     reward_nano="1000000",
-                    inputs=[TaskInput(args=("0", "0", "1", "8", "50"))],
+                    inputs=[JobInput(args=("0", "0", "1", "8", "50"))],
                     asset=Asset.TEST,
                 )
             )

@@ -12,12 +12,16 @@ from gstd.kernel.settings import Settings
 from tests.contract.test_openapi import operations
 
 MONEY = {
+    "/api/v1/graphs",
     "/api/v1/jobs",
     "/api/v1/test-credits",
     "/api/v1/admin/corrections",  # a proposal made twice could be applied twice
     "/api/v1/admin/corrections/{correction_id}/decision",
 }
 """Twice would pay twice. `test_money_moves.py` proves the whole contract for each of them."""
+
+RERUNS = {"/api/v1/jobs/{job_id}/rerun"}
+"""Names somebody's job, so nobody else can send the same: `test_graph_routes.py` repeats it."""
 
 KEYED = {
     "/api/v1/accounts",
@@ -59,7 +63,7 @@ def posts() -> dict[str, HTTPRouteHandler]:
 def test_every_post_is_sorted_by_what_makes_it_safe_to_repeat() -> None:
     rules = {path: edge.key_rule(handler) for path, handler in posts().items()}
     assert rules == {
-        **dict.fromkeys(MONEY, KeyRule.REQUIRED),
+        **dict.fromkeys(MONEY | RERUNS, KeyRule.REQUIRED),
         **dict.fromkeys(KEYED, KeyRule.TAKEN),
         **dict.fromkeys(NATURAL),
     }, "a new POST belongs into one of the lists above"
@@ -74,4 +78,4 @@ def test_the_reference_shows_the_key_where_it_is_taken_and_demands_it_where_need
                 assert parameter["schema"]["maxLength"] == edge.KEY_CHARACTERS
                 assert parameter["description"]
                 shown[path] = parameter["required"]
-    assert shown == dict.fromkeys(MONEY, True) | dict.fromkeys(KEYED, False)
+    assert shown == dict.fromkeys(MONEY | RERUNS, True) | dict.fromkeys(KEYED, False)

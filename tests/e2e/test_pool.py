@@ -17,7 +17,8 @@ import pytest
 
 from gstd.cli.credentials import load_credentials
 from gstd.cli.worker import Enrolment
-from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import JobRequest
 from gstd.protocol.types import Asset
 from gstd.sdk.client import Client
@@ -216,6 +217,6 @@ def request(module_id: str, tiles: Sequence[tuple[str, ...]] = TILES) -> JobRequ
         module=module_id,
         reward_nano="2000000",
         asset=Asset.TEST,
-        inputs=[TaskInput(args=tile) for tile in tiles],
+        inputs=[JobInput(args=tile) for tile in tiles],
         limits=Limits(fuel=10**11),
     )

@@ -16,7 +16,8 @@ import pytest
 
 from gstd.cli.credentials import load_credentials
 from gstd.embedded.valkey import EmbeddedValkey
-from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import JobRequest, JobView
 from gstd.protocol.types import Asset
 from gstd.sdk.client import Client
@@ -124,7 +125,7 @@ def request(module_id: str) -> JobRequest:
         reward_nano=str(REWARD),
         asset=Asset.TEST,
         inputs=[
-            TaskInput(args=(str(index), "0", str(TASKS), "24", "100")) for index in range(TASKS)
+            JobInput(args=(str(index), "0", str(TASKS), "24", "100")) for index in range(TASKS)
         ],
         limits=Limits(fuel=2_000_000_000),
     )

@@ -17,17 +17,19 @@ from gstd.database.connection import Connection
 from gstd.modules import service as modules
 from gstd.protocol.jobs import (
     DeviceShare,
+    GraphRequest,
     JobPage,
     JobRequest,
     JobView,
     OrderChange,
     Quote,
+    RerunRequest,
     ResultPage,
     TaskView,
     Timeline,
 )
 from gstd.protocol.types import Role
-from gstd.tasks import jobs, reorder, views
+from gstd.tasks import jobs, reorder, rerun, views
 from gstd.tasks.timeline import timeline
 
 Limit = Annotated[int, QueryParameter(ge=1, le=500)]
@@ -69,6 +71,55 @@ async def post_job(
             connection, platform.blobs, actor.account_id, data, module, platform.policy, now
         )
         return await views.job_view(connection, job_id, actor.account_id)
+
+    return await edge.write(
+        request, platform, actor, work, hints=[Hint.QUEUE, Hint.OUTBOX, Hint.TASKS]
+    )
+
+
+@post("/graphs", summary="Post jobs that wait for one another", opt=edge.MOVES_MONEY)
+async def post_graph(
+    request: Request[Any, Any, Any],
+    data: JSONBody[GraphRequest],
+    actor: ActorDep,
+    platform: PlatformDep,
+) -> Response[list[JobView]]:
+    """Lock the money of all jobs and make them, in one transaction, or none of them.
+
+    Their `after` may use one another's names. A circle is refused and named.
+    """
+    actor.must_be(Role.REQUESTER)
+
+    async def work(connection: Connection, now: datetime) -> list[JobView]:
+        owner = actor.account_id
+        pairs = [(item, await modules.module(connection, item.module)) for item in data.jobs]
+        ids = await jobs.post_jobs(connection, platform.blobs, owner, pairs, platform.policy, now)
+        return [await views.job_view(connection, job_id, owner) for job_id in ids]
+
+    return await edge.write(
+        request, platform, actor, work, hints=[Hint.QUEUE, Hint.OUTBOX, Hint.TASKS]
+    )
+
+
+@post("/jobs/{job_id:uuid}/rerun", summary="Run again what failed", opt=edge.MOVES_MONEY)
+async def rerun_job(
+    request: Request[Any, Any, Any],
+    job_id: FromPath[UUID],
+    data: JSONBody[RerunRequest],
+    actor: ActorDep,
+    platform: PlatformDep,
+) -> Response[JobView]:
+    """A new job with the tasks of an ended one that have no result, at the same indexes."""
+    actor.must_be(Role.REQUESTER)
+
+    async def work(connection: Connection, now: datetime) -> JobView:
+        owner, policy = actor.account_id, platform.policy
+        first = await rerun.original(connection, owner, job_id)
+        module = await modules.module(connection, first.module_hash.hex())
+        new = await rerun.rerun_job(
+            connection, platform.blobs, owner, first, data, module, policy, now
+        )
+        return await views.job_view(connection, new, owner)
 
     return await edge.write(
         request, platform, actor, work, hints=[Hint.QUEUE, Hint.OUTBOX, Hint.TASKS]
@@ -227,6 +278,8 @@ router = Router(
     route_handlers=[
         quote,
         post_job,
+        post_graph,
+        rerun_job,
         list_jobs,
         show_job,
         cancel_job,

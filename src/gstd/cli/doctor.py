@@ -21,7 +21,8 @@ from gstd.database.migrate import latest_version
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.errors import GstdError
 from gstd.kernel.money import format_gstd
-from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import JobRequest, JobView
 from gstd.protocol.signing import DeviceKey
 from gstd.protocol.types import Asset, Tier
@@ -35,7 +36,7 @@ REWARD_NANO = 1_000_000
 PAID_WITHIN_S = 60
 LOOK_EVERY_S = 0.2
 
-TINY = TaskInput(args=("0", "0", "1", "8", "50"))
+TINY = JobInput(args=("0", "0", "1", "8", "50"))
 """One small tile of the Mandelbrot example: real work of a few milliseconds."""
 
 

@@ -12,12 +12,15 @@ from uuid import UUID
 import msgspec
 import typer
 
+from gstd.cli import graphs
+from gstd.cli.cards import job_card
 from gstd.cli.output import JsonOption, KeyOption, UrlOption, emit, err, out, run, table
 from gstd.cli.task import HoursOption, PriorityOption, order_change
 from gstd.kernel.clock import SystemClock
 from gstd.kernel.errors import InvalidInputError
 from gstd.kernel.money import format_gstd, parse_gstd
-from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import Feed, JobAfter, JobInput, OnFailure, Shape
 from gstd.protocol.jobs import InputRange, JobRequest
 from gstd.protocol.types import Asset, Priority, Tier
 
@@ -66,6 +69,14 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
         UUID | None, typer.Option(help="Only devices of this private pool of yours.")
     ] = None,
     name: Annotated[str, typer.Option(help="What to call the job.")] = "job",
+    after: Annotated[
+        list[str] | None,
+        typer.Option(help="Wait for JOB, JOB:all or JOB:one-to-one, and read it; repeatable."),
+    ] = None,
+    feed: Annotated[Feed, typer.Option(help="How outputs become standard input.")] = Feed.CONCAT,
+    on_failure: Annotated[
+        OnFailure, typer.Option(help="What happens when what is waited for fails.")
+    ] = OnFailure.STOP,
     watch_it: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     url: UrlOption = None,
     api_key: KeyOption = None,
@@ -91,6 +102,9 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
         limits=Limits(fuel=fuel, memory_bytes=memory_mb << 20),
         min_trust=min_trust,
         pool=pool,
+        after=tuple(read_edge(text) for text in after or ()),
+        feed=feed,
+        on_failure=on_failure,
     )
 
     async def work() -> JobView:
@@ -103,7 +117,7 @@ def submit(  # noqa: PLR0913, PLR0917 - every option of a job
     if watch_it:
         watch(job.id, url, api_key, as_json)
     else:
-        emit(job, as_json, _card)
+        emit(job, as_json, job_card)
 
 
 def read_module(module: str) -> bytes | None:
@@ -127,14 +141,25 @@ def read_amount(text: str) -> int:
         raise InvalidInputError(str(error), hint="Write it like 0.01.") from error
 
 
-def read_inputs(file: Path) -> list[TaskInput]:
+def read_edge(text: str) -> JobAfter:
+    """A job to wait for and how. Raises ``InvalidInputError``."""
+    job, _, shape = text.partition(":")
+    try:
+        return JobAfter(job=str(UUID(job)), shape=Shape((shape or "all").replace("-", "_")))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"--after {text}: {error}", hint="Write a job's id, and :one-to-one if you mean that."
+        ) from error
+
+
+def read_inputs(file: Path) -> list[JobInput]:
     """The inputs in a JSON Lines file. Raises ``InvalidInputError`` naming the line."""
     found = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            found.append(msgspec.json.decode(line, type=TaskInput))
+            found.append(msgspec.json.decode(line, type=JobInput))
         except msgspec.MsgspecError as error:
             raise InvalidInputError(
                 f"{file}, line {number}: {error}",
@@ -182,7 +207,7 @@ def show(
             return await client.job(job), listed
 
     view, listed = run(work())
-    emit({"job": view, "tasks": listed} if tasks else view, as_json, lambda _: _card(view))
+    emit({"job": view, "tasks": listed} if tasks else view, as_json, lambda _: job_card(view))
     if listed and not as_json:
         out.print(_task_rows(listed))
 
@@ -200,7 +225,7 @@ def watch(
             with JobProgress(err) as progress:
                 return await client.wait_for_job(job, progress.show)
 
-    emit(run(work()), as_json, _card)
+    emit(run(work()), as_json, job_card)
 
 
 @app.command()
@@ -247,7 +272,7 @@ def change(
         async with connect(url, api_key) as client:
             return await client.change_job(job, order)
 
-    emit(run(work()), as_json, _card)
+    emit(run(work()), as_json, job_card)
 
 
 @app.command()
@@ -261,7 +286,11 @@ def cancel(
         async with connect(url, api_key) as client:
             return await client.cancel_job(job)
 
-    emit(run(work()), as_json, _card)
+    emit(run(work()), as_json, job_card)
+
+
+app.command()(graphs.graph)
+app.command()(graphs.rerun)
 
 
 def _rows(page: JobPage) -> Table | str:
@@ -273,19 +302,6 @@ def _rows(page: JobPage) -> Table | str:
         posted = f"{job.created_at:%Y-%m-%d %H:%M}"
         rows.add_row(str(job.id), job.name, job.state, str(job.tasks), total, posted)
     return rows
-
-
-def _card(job: JobView) -> Table:
-    card = table(f"{job.name} {job.id}", "", "")
-    card.add_row("state", f"{job.state}: {job.reason}")
-    counts = job.counts
-    card.add_row("tasks", f"{counts.accepted} of {counts.tasks} accepted, {counts.paid} paid")
-    card.add_row("wrong results", str(counts.rejected_results))
-    for name in ("funded", "released", "fee", "referee", "refunded", "locked"):
-        amount = format_gstd(int(getattr(job.money, f"{name}_nano")))
-        card.add_row(name, f"{amount} {job.asset}")
-    card.add_row("deadline", f"{job.deadline:%Y-%m-%d %H:%M} UTC")
-    return card
 
 
 def _task_rows(tasks: list[TaskView]) -> Table:

@@ -10,7 +10,8 @@ from PIL import Image
 from rich.text import Text
 
 from gstd.kernel.errors import GstdError
-from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import JobRequest
 from gstd.protocol.types import Asset, Tier
 
@@ -52,11 +53,11 @@ def job_request(module_id: str, reward_nano: int, asset: Asset) -> JobRequest:
     )
 
 
-def tile_input(index: int) -> TaskInput:
+def tile_input(index: int) -> JobInput:
     """The arguments of one tile, counted row by row."""
     row, column = divmod(index, TILES)
     numbers = (column, row, TILES, TILE_PIXELS, ITERATIONS)
-    return TaskInput(args=tuple(str(number) for number in numbers))
+    return JobInput(args=tuple(str(number) for number in numbers))
 
 
 def assemble(tiles: Mapping[int, bytes]) -> Image.Image:

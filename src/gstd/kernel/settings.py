@@ -80,6 +80,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     chunk_tasks: Positive = 256
     """How many task rows are made at once, and how many a job keeps ahead of its claims."""
 
+    max_graph_nodes: Positive = 10_000
+    """How many jobs and tasks with edges of their own one request may have."""
+
+    max_graph_edges: Positive = 100_000
+
     lease_ms: Positive = 15_000
     """How long an attempt lives without a heartbeat; devices send one every third of it."""
 

@@ -30,6 +30,8 @@ from gstd.maintenance.leadership import Leadership
 from gstd.protocol.checkpoint import LogKey
 from gstd.tasks.advance import admit_delayed, expire_leases, expire_tasks, reconsider
 from gstd.tasks.jobs import close_jobs, end_idle_jobs, expire_jobs, fill_jobs
+from gstd.tasks.opening import open_children, reconsider_blocked, stop_jobs
+from gstd.tasks.supersede import supersede_stale
 from gstd.verification.runs import abandon_runs
 
 log = structlog.get_logger()
@@ -77,6 +79,7 @@ class Scheduler:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._loop("lead", Hint.TASKS, self._lead))
+                group.create_task(self._loop("open", Hint.TASKS, self.open_children))
                 group.create_task(self._loop("number", Hint.OUTBOX, self._number))
                 group.create_task(self._loop("seal", None, self.seal_events))
                 group.create_task(self._loop("index", None, self._keep_index))
@@ -107,6 +110,20 @@ class Scheduler:
         self._leads = await self._leadership.lead() is not None
         if self._leads:
             await self.tick()
+
+    async def open_children(self) -> None:
+        """Open or end what waited for tasks that ended, and what waits for that, to the end."""
+        policy, blobs = self._policy, self._blobs
+        moved = False
+        while True:
+            news = await self._run(lambda conn, now: supersede_stale(conn, policy, now))
+            news += await self._run(lambda conn, now: stop_jobs(conn, policy, now))
+            news += await self._run(lambda conn, now: open_children(conn, blobs, policy, now))
+            if not news:
+                break
+            moved = True
+        if moved:
+            await self._bus.publish(Hint.QUEUE, Hint.OUTBOX)
 
     async def _number(self) -> None:
         start = time.monotonic()
@@ -158,11 +175,21 @@ class Scheduler:
         after: UUID | None = UUID(int=0)
         while after is not None:
             after = await self._reconsider(after)
+        after = UUID(int=0)
+        while after is not None:
+            after = await self._reconsider_blocked(after)
 
     async def _reconsider(self, after: UUID) -> UUID | None:
         return await self._database.run(
             lambda conn: reconsider(
                 conn, self._policy, self._clock.now(), after=after, quiet_s=QUIET_S
+            )
+        )
+
+    async def _reconsider_blocked(self, after: UUID) -> UUID | None:
+        return await self._database.run(
+            lambda conn: reconsider_blocked(
+                conn, self._blobs, self._policy, self._clock.now(), after=after, quiet_s=QUIET_S
             )
         )
 

@@ -10,10 +10,13 @@ import msgspec
 from msgspec import Meta
 
 from gstd.protocol.execution import Limits, Status, TaskInput
+from gstd.protocol.graphs import Feed, JobAfter, JobInput, OnFailure, ParentView
 from gstd.protocol.types import Asset, HexHash, Name, Nano, Priority, Text, Tier
 
 MAX_RANGE = 10_000_000
 MAX_LISTED_INPUTS = 100_000
+MAX_PARENT_JOBS = 64
+MAX_GRAPH_JOBS = 1_000
 
 
 class ModuleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,12 +76,16 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ``reward_nano`` is what a worker receives per accepted result. ``deadline`` must lie in the
     future; without one the job expires after the platform's longest job life. Devices below
     ``min_trust`` do not get its tasks, and with a ``pool`` only devices of its members do.
+
+    ``after`` names jobs to wait for; the tasks of one with edges are ``blocked`` until what they
+    wait for is proved or agreed. ``feed`` says how they get its outputs, ``on_failure`` what
+    happens when there will be none.
     """
 
     module: HexHash
     reward_nano: Nano
     name: Name = "job"
-    inputs: Annotated[list[TaskInput], Meta(min_length=1, max_length=MAX_LISTED_INPUTS)] | None = (
+    inputs: Annotated[list[JobInput], Meta(min_length=1, max_length=MAX_LISTED_INPUTS)] | None = (
         None
     )
     range: InputRange | None = None
@@ -90,6 +97,22 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     limits: Limits = Limits()
     min_trust: Annotated[int, Meta(ge=0, le=1000)] = 0
     pool: UUID | None = None
+    after: Annotated[tuple[JobAfter, ...], Meta(max_length=MAX_PARENT_JOBS)] = ()
+    feed: Feed = Feed.CONCAT
+    on_failure: OnFailure = OnFailure.STOP
+
+
+class GraphRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Jobs that wait for one another by name. All of them are posted, or none."""
+
+    jobs: Annotated[list[JobRequest], Meta(min_length=1, max_length=MAX_GRAPH_JOBS)]
+
+
+class RerunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Run again what a job has no result for; what is null stays as it was."""
+
+    reward_nano: Nano | None = None
+    deadline: datetime | None = None
 
 
 class OrderChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,6 +194,11 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: datetime | None
     min_trust: int = 0
     pool: UUID | None = None
+    after: list[ParentView] = []
+    feed: Feed = Feed.CONCAT
+    on_failure: OnFailure = OnFailure.STOP
+    rerun_of: UUID | None = None
+    """The job whose indexes this one repeats; their results complete each other."""
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,11 +9,13 @@ import msgspec
 
 from gstd.protocol.jobs import (
     DeviceShare,
+    GraphRequest,
     JobPage,
     JobRequest,
     JobView,
     OrderChange,
     Quote,
+    RerunRequest,
     ResultPage,
     TaskResult,
     TaskView,
@@ -40,6 +42,24 @@ class Jobs(Room):
     async def post_job(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
         """Lock the money and post the job, or do neither."""
         return await self._transport.fetch(JobView, make("/jobs", request, idempotency_key))
+
+    async def post_graph(
+        self, request: GraphRequest, *, idempotency_key: str | None = None
+    ) -> list[JobView]:
+        """Post jobs that wait for one another by name: all of them, or none."""
+        call = make("/graphs", request, idempotency_key)
+        return await self._transport.fetch(list[JobView], call)
+
+    async def rerun_job(
+        self,
+        job_id: UUID,
+        request: RerunRequest = RerunRequest(),  # noqa: B008 - frozen
+        *,
+        idempotency_key: str | None = None,
+    ) -> JobView:
+        """A new job with the tasks of an ended one that have no result, at the same indexes."""
+        call = make(f"/jobs/{job_id}/rerun", request, idempotency_key)
+        return await self._transport.fetch(JobView, call)
 
     async def jobs(self, *, before: UUID | None = None, limit: int | None = None) -> JobPage:
         """A page of the account's jobs, newest first."""

@@ -67,7 +67,7 @@ async def advance(
     if asking and await store.ask_referee(connection, asking, now):
         moves = await _decide(connection, tasks, attempts, policy, now)
     if moves:
-        await _write(connection, moves, policy, now)
+        await write_moves(connection, moves, policy, now)
     return {move.task.id: move.step for move in moves}
 
 
@@ -97,9 +97,10 @@ def _changes(task: Task, step: Step, run: RefereeRun | None) -> bool:
     return present != (step.state, step.wanted, step.retries, step.reason) or not same_time
 
 
-async def _write(
+async def write_moves(
     connection: Connection, moves: Sequence[Move], policy: Policy, now: datetime
 ) -> None:
+    """Write what becomes of locked tasks: states, verdicts, money, trust and events."""
     decisions = [decision for move in moves for decision in move.step.decisions]
     await store.write_steps(connection, {move.task.id: move.step for move in moves}, now)
     await store.write_decisions(connection, decisions, now)

@@ -20,6 +20,43 @@ class RewardTooLowError(InvalidJobError):
     hint = "Nothing was locked. Raise the reward to the minimum that the message names."
 
 
+class GraphTooLargeError(InvalidJobError):
+    """The graph has more nodes or edges than one request may have."""
+
+    code = "graph_too_large"
+    hint = "Nothing was locked. Post it in parts, or let whole jobs wait for one another."
+
+
+class GraphCycleError(InvalidJobError):
+    """The tasks wait for one another in a circle."""
+
+    code = "graph_cycle"
+    hint = "Nothing was locked. Remove one of the edges that the message names."
+
+
+class ParentNotFoundError(InvalidJobError):
+    """The job waits for something that the account does not have."""
+
+    code = "parent_not_found"
+    hint = "Nothing was locked. `after` takes ids of your own jobs, or names in the same graph."
+
+
+class StillRunningError(GstdError):
+    """The job or a rerun of it has not ended."""
+
+    code = "job_still_running"
+    status = 409
+    hint = "Wait for its end with `gstd job watch JOB`, or cancel it."
+
+
+class NothingToRerunError(GstdError):
+    """Every task of the job has a result."""
+
+    code = "nothing_to_rerun"
+    status = 409
+    hint = "Nothing was locked. Read the results with `gstd job results JOB`."
+
+
 class JobNotFoundError(GstdError):
     """The account has no such job."""
 

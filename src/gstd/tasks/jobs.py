@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,31 +10,32 @@ from uuid import UUID
 import msgspec
 
 from gstd.accounts import pools
-from gstd.accounts.model import shard_of
 from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, to_structs
 from gstd.database.notebook import note_queued
 from gstd.events.service import Event, append
-from gstd.kernel.canonical import digest
 from gstd.kernel.ids import new_id
 from gstd.kernel.money import MAX_NANO, ceil_share
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
-from gstd.ledger.errors import InsufficientFundsError
 from gstd.modules.service import Module
 from gstd.protocol.execution import Limits, TaskInput
+from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import InputRange, JobRequest, Quote
 from gstd.protocol.types import Tier
 from gstd.tasks.advance import advance, referee_cost
+from gstd.tasks.drafts import Draft, fund, insert_job, with_inputs
+from gstd.tasks.edges import Posted, connect, resolve, tell_unmade, waiting_indexes
 from gstd.tasks.errors import InvalidJobError, JobNotFoundError, RewardTooLowError
+from gstd.tasks.graph import input_bytes, plain
 from gstd.tasks.leads import Lane, lock_leads, write_leads
-from gstd.tasks.order import PRIORITY_LEVELS, lead_after, task_keys
+from gstd.tasks.order import lead_after, task_keys
 from gstd.tasks.store import sql
 
 WASM_PAGE_BYTES = 65_536
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_inputs = msgspec.msgpack.Decoder(list[TaskInput]).decode
+_decode_inputs = msgspec.msgpack.Decoder(list[JobInput]).decode
 
 
 class JobToFill(msgspec.Struct, frozen=True):
@@ -49,20 +51,22 @@ class JobToFill(msgspec.Struct, frozen=True):
     priority: int
     deadline: datetime
     limits: Limits
+    root: UUID
+    origins: list[int] | None
+    room: int
+    has_parents: bool
 
     @property
     def lane(self) -> Lane:
         """Whose turns its tasks take."""
         return (self.account_id, self.priority)
 
-    def chunk(self, policy: Policy) -> range:
-        """The indexes of the rows that are made next."""
-        return range(self.made, min(self.made + policy.chunk_tasks, self.task_count))
-
-
-def limits_hash(limits: Limits) -> bytes:
-    """Names the limits that can change a result."""
-    return digest("gstd-limits-v1", limits.fuel, limits.memory_bytes, limits.output_bytes)
+    def chunk(self, policy: Policy) -> Sequence[int]:
+        """The indexes of the rows that are made next; a rerun has those that it repeats."""
+        end = min(self.made + policy.chunk_tasks, self.task_count, self.room)
+        if self.origins is not None:
+            return self.origins[: end - self.made]
+        return range(self.made, end)
 
 
 def quote(request: JobRequest, policy: Policy) -> Quote:
@@ -101,7 +105,7 @@ def _task_count(request: JobRequest) -> int:
     raise InvalidJobError("give exactly one of `inputs` and `range`")
 
 
-def _check(request: JobRequest, module: Module, policy: Policy, now: datetime) -> datetime:
+def check(request: JobRequest, module: Module, policy: Policy, now: datetime) -> datetime:
     """The job's deadline, after everything that can be wrong was looked at."""
     latest = now + timedelta(seconds=policy.max_job_life_s)
     deadline = request.deadline or latest
@@ -113,8 +117,9 @@ def _check(request: JobRequest, module: Module, policy: Policy, now: datetime) -
         raise InvalidJobError(f"`limits.memory_bytes` is above {policy.max_memory_bytes}")
     if module.info.memory_min_pages * WASM_PAGE_BYTES > request.limits.memory_bytes:
         raise InvalidJobError("the module needs more memory than `limits.memory_bytes` allows")
-    for task_input in request.inputs or [_first_input(request)]:
-        size = len(task_input.stdin) + sum(len(arg.encode()) for arg in task_input.args)
+    listed: Sequence[TaskInput] = request.inputs or [_first_input(request)]
+    for task_input in listed:
+        size = input_bytes(task_input)
         if size > policy.max_input_bytes:
             raise InvalidJobError(f"an input has {size} bytes, more than {policy.max_input_bytes}")
     return deadline
@@ -139,70 +144,52 @@ async def post_job(
     Raises ``InvalidJobError``, ``InsufficientFundsError``, or ``PoolNotFoundError`` for a pool that
     the owner has not joined; then nothing has changed.
     """
-    price = quote(request, policy)
-    if request.pool is not None:
-        await pools.must_be_member(connection, request.pool, owner)
-    deadline = _check(request, module, policy, now)
-    job_id = new_id()
-    total = int(price.total_nano)
-    funding = ledger.Funding(job_id, owner, request.asset, total)
-    [funded] = await ledger.fund_jobs(connection, [funding], now)
-    if funded.outcome == "insufficient":
-        raise InsufficientFundsError(
-            f"the job locks {total} nano, the account has {funded.available}"
-        )
-    inputs_hash = None
-    if request.inputs is not None:
-        inputs_hash = await blobs.put(_encode(request.inputs))
-    class_id = await connection.fetchval(
-        sql["task_class"],
-        module.profile,
-        module.hash,
-        request.limits.memory_bytes,
-        request.limits.fuel,
-        request.limits.wall_ms,
-        request.min_trust,
-        int(price.reward_nano),
-        request.asset.value,
-        request.pool,
-    )
-    await connection.execute(
-        sql["insert_job"],
-        job_id,
-        owner,
-        shard_of(owner),
-        request.name,
-        module.hash,
-        module.metered_hash,
-        module.profile,
-        request.tier.value,
-        price.copies,
-        request.asset.value,
-        int(price.reward_nano),
-        int(price.fee_nano),
-        int(price.referee_nano),
-        int(price.task_nano),
-        price.tasks,
-        PRIORITY_LEVELS[request.priority],
-        deadline,
-        request.limits,
-        limits_hash(request.limits),
-        request.range,
-        inputs_hash,
-        now,
-        request.min_trust,
-        request.pool,
-        class_id,
-    )
-    event = Event(
-        kind="job.posted",
-        accounts=(owner,),
-        job_id=job_id,
-        data={"tasks": price.tasks, "total_nano": price.total_nano},
-    )
-    await append(connection, [event], now)
-    await fill_jobs(connection, blobs, policy, now, only=[job_id])
+    [job_id] = await post_jobs(connection, blobs, owner, [(request, module)], policy, now)
     return job_id
+
+
+async def post_jobs(
+    connection: Connection,
+    blobs: Blobs,
+    owner: UUID,
+    requests: Sequence[tuple[JobRequest, Module]],
+    policy: Policy,
+    now: datetime,
+) -> list[UUID]:
+    """The same of jobs that wait for one another by name: all are made, or none.
+
+    Raises ``InvalidJobError`` or ``InsufficientFundsError``; the caller then rolls back.
+    """
+    names = Counter(request.name for request, _ in requests)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise InvalidJobError(f"two jobs are called {twice[0]!r}")
+    drafts = [
+        Draft(
+            id=new_id(),
+            owner=owner,
+            request=request,
+            module=module,
+            price=quote(request, policy),
+            deadline=check(request, module, policy, now),
+            input_range=request.range,
+        )
+        for request, module in requests
+    ]
+    posted = {
+        draft.request.name: Posted(draft.id, draft.request, draft.price.tasks) for draft in drafts
+    }
+    parents = await resolve(connection, owner, posted, policy)
+    for request, _ in requests:
+        if request.pool is not None:
+            await pools.must_be_member(connection, request.pool, owner)
+    await fund(connection, drafts, now)
+    for draft in drafts:
+        await insert_job(connection, await with_inputs(blobs, draft), now)
+    await connect(connection, posted, parents)
+    ids = [draft.id for draft in drafts]
+    for job_id in ids:  # one by one, because rows that follow one to one come after the others
+        await fill_jobs(connection, blobs, policy, now, only=[job_id])
+    return ids
 
 
 async def fill_jobs(
@@ -218,8 +205,8 @@ async def fill_jobs(
     waiting = to_structs(rows, JobToFill)
     leads = await lock_leads(connection, [job.lane for job in waiting], policy, now)
     for job in waiting:
-        await _make_chunk(connection, blobs, job, leads[job.lane], policy, now)
-        leads[job.lane] += lead_after(len(job.chunk(policy)), job.limits, policy)
+        queued = await _make_chunk(connection, blobs, job, leads[job.lane], policy, now)
+        leads[job.lane] += lead_after(queued, job.limits, policy)
     await write_leads(connection, leads, now)
     return sum(len(job.chunk(policy)) for job in waiting)
 
@@ -231,9 +218,11 @@ async def _make_chunk(
     lead_ms: int,
     policy: Policy,
     now: datetime,
-) -> None:
+) -> int:
+    """Make the rows; returns how many of them wait for a device and not for other tasks."""
     indexes = job.chunk(policy)
     inputs = await _inputs(blobs, job, indexes)
+    blocked = await waiting_indexes(connection, job.root, indexes) if job.has_parents else set()
     ids = [new_id() for _ in indexes]
     keys = task_keys(
         level=job.priority,
@@ -253,18 +242,23 @@ async def _make_chunk(
         [_encode(task_input) for task_input in inputs],
         [task_input.hash() for task_input in inputs],
         now,
+        ["blocked" if index in blocked else "queued" for index in indexes],
     )
     note_queued(ids)
     await connection.execute(sql["count_made"], job.id, len(ids))
     await ledger.allot(connection, job.id, ids, job.task_lock)
+    if blocked:
+        await connection.execute(sql["tell_made"], job.id, min(blocked), max(blocked))
+    return len(ids) - len(blocked)
 
 
-async def _inputs(blobs: Blobs, job: JobToFill, indexes: range) -> list[TaskInput]:
+async def _inputs(blobs: Blobs, job: JobToFill, indexes: Sequence[int]) -> list[TaskInput]:
     if job.input_range is not None:
         start = job.input_range.start
         return [job.input_range.input_at(index, seed=start + index) for index in indexes]
     assert job.inputs_hash is not None
-    return _decode_inputs(await blobs.get(job.inputs_hash))[indexes.start : indexes.stop]
+    listed = _decode_inputs(await blobs.get(job.inputs_hash))
+    return [plain(listed[index]) for index in indexes]
 
 
 async def cancel_job(
@@ -280,6 +274,7 @@ async def cancel_job(
         raise JobNotFoundError
     if job["state"] != "open":
         return
+    await tell_unmade(connection, [job_id])
     await connection.execute(sql["cancel_job"], job_id, now)
     rows = await connection.fetch(sql["unfinished_tasks"], [job_id])
     await append(connection, [Event(kind="job.cancelled", accounts=(owner,), job_id=job_id)], now)
@@ -290,7 +285,9 @@ async def cancel_job(
 async def expire_jobs(connection: Connection, now: datetime) -> int:
     """Give back the money of tasks that were never made before their job's deadline."""
     rows = await connection.fetch(sql["drop_unmade"], now)
-    await ledger.refund_unmade(connection, [row["id"] for row in rows], now)
+    ids = [row["id"] for row in rows]
+    await tell_unmade(connection, ids)
+    await ledger.refund_unmade(connection, ids, now)
     return len(rows)
 
 
@@ -304,6 +301,7 @@ async def end_idle_jobs(connection: Connection, policy: Policy, now: datetime) -
     rows = await connection.fetch(sql["end_idle_jobs"], now, since)
     owners = {row["id"]: row["account_id"] for row in rows}
     ids = sorted(owners)
+    await tell_unmade(connection, ids)
     before = {job_id: await ledger.job_money(connection, job_id) for job_id in ids}
     tasks = await connection.fetch(sql["unfinished_tasks"], ids)
     await advance(connection, [row["id"] for row in tasks], policy, now)

@@ -168,13 +168,24 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         """The attempts that are paid."""
         return [item for item in self.decisions if item.state is AttemptState.ACCEPTED]
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether other tasks may build on the result: it is the referee's, or was agreed on."""
+        verdicts = {item.verdict for item in self.accepted}
+        return self.state is TaskState.ACCEPTED and verdicts <= {Verdict.PROVED, Verdict.AGREED}
+
 
 def next_state(
     task: Task, attempts: Sequence[Attempt], run: RefereeRun | None, policy: Policy, now: datetime
 ) -> Step | None:
-    """What follows from the attempts of the task's present revision; ``None`` for a final task."""
-    if task.state in FINAL_STATES or task.state is TaskState.BLOCKED:
+    """What follows from the attempts of the task's present revision; ``None`` for a final task.
+
+    What opens a blocked task is not its attempts: see ``edges``.
+    """
+    if task.state in FINAL_STATES:
         return None
+    if task.state is TaskState.BLOCKED:
+        return _end(attempts, *_closing_state(task), []) if is_closing(task, now) else None
     submitted = [item for item in attempts if item.state is AttemptState.SUBMITTED]
     if run is not None and run.state is RunState.DONE:
         assert run.result is not None
@@ -204,7 +215,7 @@ def _judge_by_truth(
         return _accept(task, attempts, right, Verdict.PROVED)
     wrong = [_decide(item, AttemptState.REJECTED, Verdict.WRONG) for item in submitted]
     lies = len(wrong) + sum(item.verdict is Verdict.WRONG for item in attempts)
-    if lies >= policy.max_wrong_results or (lies and _is_closing(task, now)):
+    if lies >= policy.max_wrong_results or (lies and is_closing(task, now)):
         return Step(
             state=TaskState.ACCEPTED,
             reason="every result was proved wrong: the referee's is delivered, the reward refunded",
@@ -224,13 +235,13 @@ def _go_on(
     running = [item for item in attempts if item.state is AttemptState.RUNNING]
     submitted = [item for item in attempts if item.state is AttemptState.SUBMITTED]
     faults = _faults(attempts)
-    if not submitted and _is_closing(task, now):
+    if not submitted and is_closing(task, now):
         return _end(attempts, *_closing_state(task), [])
     if faults > policy.max_retries and not running and not submitted:
         return _end(attempts, TaskState.FAILED, f"{faults} attempts failed", [])
     in_favour = max(map(len, _by_hash(submitted).values()), default=0)
     wanted = max(0, needed - in_favour - len(running))
-    if faults > policy.max_retries or (submitted and _is_closing(task, now)):
+    if faults > policy.max_retries or (submitted and is_closing(task, now)):
         wanted = 0
     if wanted:
         state, words = TaskState.QUEUED, _queued_words(faults, in_favour, needed)
@@ -258,7 +269,7 @@ def _must_ask_referee(
     if running:
         return False
     is_split = len(submitted) >= 2 * task.quorum - 1
-    return is_split or _is_closing(task, now) or _faults(attempts) > policy.max_retries
+    return is_split or is_closing(task, now) or _faults(attempts) > policy.max_retries
 
 
 def _accept(
@@ -338,7 +349,8 @@ def _faults(attempts: Sequence[Attempt]) -> int:
     return sum(item.verdict in FAULTS for item in attempts)
 
 
-def _is_closing(task: Task, now: datetime) -> bool:
+def is_closing(task: Task, now: datetime) -> bool:
+    """Whether the task ends unless a result is being verified."""
     return task.cancelled or task.idle or task.deadline <= now
 
 

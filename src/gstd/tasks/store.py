@@ -104,6 +104,7 @@ async def write_steps(connection: Connection, steps: Mapping[UUID, Step], now: d
         [result and result.output_hash for result in results],
         [result and result.output_bytes for result in results],
         now,
+        [step.is_proven for step in values],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from gstd.blobs.store import Blobs
 from gstd.database.connection import Connection, Row, to_struct, to_structs
 from gstd.ledger import service as ledger
 from gstd.protocol.execution import Limits
+from gstd.protocol.graphs import Feed, OnFailure, ParentView
 from gstd.protocol.jobs import (
     AttemptView,
     DeviceShare,
@@ -25,6 +27,7 @@ from gstd.protocol.jobs import (
     TaskView,
 )
 from gstd.protocol.types import Asset, Priority, Tier
+from gstd.tasks import waits
 from gstd.tasks.errors import JobNotFoundError, OutputHiddenError, TaskNotFoundError
 from gstd.tasks.model import FINAL_STATES, TaskState
 from gstd.tasks.store import sql
@@ -41,12 +44,13 @@ async def job_view(connection: Connection, job_id: UUID, reader: UUID | None) ->
     row = await connection.fetchrow(sql["job"], job_id, reader)
     if row is None:
         raise JobNotFoundError
-    counts = await _counts(connection, row)
+    parents = await waits.parents_of_job(connection, row["root"])
+    counts = await _counts(connection, row, bool(parents))
     return JobView(
         id=row["id"],
         name=row["name"],
         state=row["state"],
-        reason=_job_reason(row["state"], counts),
+        reason=_job_reason(row["state"], counts, parents, row["stopped"]),
         module=row["module_hash"].hex(),
         tier=Tier(row["tier"]),
         quorum=row["quorum"],
@@ -71,16 +75,22 @@ async def job_view(connection: Connection, job_id: UUID, reader: UUID | None) ->
         closed_at=row["closed_at"],
         min_trust=row["min_trust"],
         pool=row["pool_id"],
+        after=parents,
+        feed=Feed(row["feed"]),
+        on_failure=OnFailure(row["on_failure"]),
+        rerun_of=None if row["root"] == job_id else row["root"],
     )
 
 
-async def _counts(connection: Connection, job: Row) -> JobCounts:
+async def _counts(connection: Connection, job: Row, has_parents: bool) -> JobCounts:
     facts = dict(job.items())
     rows = await connection.fetch(sql["count_states"], facts["id"])
     states = defaultdict(int, {row["state"]: row["tasks"] for row in rows})
-    dropped = "cancelled" if facts["state"] == "cancelled" else "expired"
+    is_cut = facts["state"] == "cancelled" or facts["stopped"] is not None
+    dropped = "cancelled" if is_cut else "expired"
     states[dropped] += facts["dropped"]
-    states["queued"] += facts["task_count"] - facts["made"] - facts["dropped"]
+    unmade = "blocked" if has_parents else "queued"
+    states[unmade] += facts["task_count"] - facts["made"] - facts["dropped"]
     return JobCounts(
         tasks=facts["task_count"],
         paid=await connection.fetchval(sql["count_paid"], facts["id"]),
@@ -89,15 +99,20 @@ async def _counts(connection: Connection, job: Row) -> JobCounts:
     )
 
 
-def _job_reason(state: str, counts: JobCounts) -> str:
+def _job_reason(
+    state: str, counts: JobCounts, parents: Sequence[ParentView], stopped: str | None
+) -> str:
     if state == "cancelled":
         return "cancelled by its requester"
     if state == "idle":
         return "nothing happened to it for too long; what its escrow had left went back"
     if state == "closed":
-        return f"{counts.accepted} of {counts.tasks} tasks accepted"
+        words = f"{counts.accepted} of {counts.tasks} tasks accepted"
+        return f"{words}; {stopped}" if stopped else words
     open_states = ("queued", "running", "verifying", "blocked")
     parts = [f"{getattr(counts, name)} {name}" for name in open_states if getattr(counts, name)]
+    if counts.blocked and (words := waits.of_jobs(parents)):
+        parts[-1] += f" ({words})"
     return ", ".join(parts) or "all tasks have ended, closing"
 
 
@@ -147,11 +162,14 @@ async def _with_attempts(connection: Connection, tasks: list[dict[str, Any]]) ->
     attempts: dict[UUID, list[AttemptView]] = defaultdict(list)
     for row in await connection.fetch(sql["attempt_views"], [task["id"] for task in tasks]):
         attempts[row["task_id"]].append(to_struct(row, AttemptView))
+    blocked = [task["id"] for task in tasks if task["state"] == "blocked"]
+    words = await waits.reasons(connection, blocked)
     return [
         msgspec.convert(
             {
                 **task,
                 "priority": PRIORITIES[task["priority"]],
+                "reason": words.get(task["id"], task["reason"]),
                 "attempts": attempts.get(task["id"], []),
             },
             TaskView,

@@ -22,6 +22,8 @@ from gstd.protocol.corrections import (
     CorrectionDecision,
     CorrectionRequest,
 )
+from gstd.protocol.graphs import JobAfter
+from gstd.protocol.jobs import GraphRequest
 from gstd.protocol.people import CreditRequest
 from gstd.protocol.types import Asset, Role
 from tests.contract.test_repeats import MONEY
@@ -69,6 +71,37 @@ async def grant(house: House, person: Person, amount: int) -> None:
     now = SystemClock().now()
     await house.platform.database.run(
         lambda conn: ledger.grant_test_credits(conn, new_id(), person.id, amount, now)
+    )
+
+
+async def graph_move(house: House) -> Move:
+    senders = [await house.requester() for _ in range(2)]
+    poor = await house.person()
+
+    async def graph(tasks: int) -> bytes:
+        first = await house.request(tasks=tasks, name="map")
+        second = await house.request(name="reduce", after=(JobAfter(job="map"),))
+        return msgspec.json.encode(GraphRequest(jobs=[first, second]))
+
+    async def effects() -> int:
+        return sum([len((await sender.client.jobs()).items) for sender in senders]) // 2
+
+    body = await graph(1)
+    return Move(
+        path="/api/v1/graphs",
+        sender=senders[0],
+        body=body,
+        other_body=await graph(2),
+        other_sender=senders[1],
+        effects=effects,
+        refused=Refused(
+            "/api/v1/graphs",
+            poor,
+            body,
+            402,
+            "insufficient_funds",
+            lambda: grant(house, poor, CREDITS),
+        ),
     )
 
 
@@ -260,6 +293,7 @@ async def reject_move(house: House) -> Move:
 
 
 MOVES = {
+    "post a graph": ("/api/v1/graphs", graph_move),
     "post a job": ("/api/v1/jobs", job_move),
     "grant credits": ("/api/v1/test-credits", credit_move),
     "propose a correction": ("/api/v1/admin/corrections", propose_move),

@@ -50,6 +50,7 @@ BODIES: dict[str, object] = {
 BODIES["/api/v1/pools"] = {"name": "n"}
 BODIES[f"/api/v1/pools/{ANY_ID}/join"] = {"secret": "s"}
 BODIES["/api/v1/jobs/quote"] = BODIES["/api/v1/jobs"]
+BODIES["/api/v1/graphs"] = {"jobs": [BODIES["/api/v1/jobs"]]}
 
 
 def routes() -> Iterator[tuple[str, str]]:
