@@ -298,7 +298,7 @@ class Bench:
                 await self.database.run(_SEAL)
             self.numbered += moved
             if moved < events.NUMBERED_AT_ONCE:
-                await asyncio.sleep(events.rest_after(worked_s, Policy().numbering_percent))
+                await asyncio.sleep(events.rest_after(worked_s, Policy().background_percent))
         self.backlog = max(self.backlog, await self.database.run(_waiting))
 
     def _pair(self) -> tuple[int, int]:

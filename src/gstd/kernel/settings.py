@@ -69,8 +69,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fold_limit: Positive = 100_000
     """How many transfers one sweep folds into balances and days."""
 
-    numbering_percent: Annotated[int, Meta(ge=1, le=100)] = 20
-    """The share of its time that the numbering of events works, unless it has a backlog."""
+    background_percent: Annotated[int, Meta(ge=1, le=100)] = 20
+    """The share of its time that each of the scheduler's loops works, unless it has a backlog."""
 
     max_job_life_s: Positive = 30 * 24 * 3600
     max_module_bytes: Positive = 32 << 20

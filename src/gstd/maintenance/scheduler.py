@@ -109,7 +109,7 @@ class Scheduler:
     async def _lead(self) -> None:
         self._leads = await self._leadership.lead() is not None
         if self._leads:
-            await self.tick()
+            await self._at_leisure(self.tick)
 
     async def open_children(self) -> None:
         """Open or end what waited for tasks that ended, and what waits for that, to the end."""
@@ -125,11 +125,15 @@ class Scheduler:
         if moved:
             await self._bus.publish(Hint.QUEUE, Hint.OUTBOX)
 
-    async def _number(self) -> None:
+    async def _at_leisure(self, turn: Callable[[], Awaitable[None]]) -> None:
+        """A turn, and a rest in proportion: hints come far more often than there is much to do."""
         start = time.monotonic()
-        await self.number_events()
+        await turn()
         worked_s = time.monotonic() - start
-        await asyncio.sleep(events.rest_after(worked_s, self._policy.numbering_percent))
+        await asyncio.sleep(events.rest_after(worked_s, self._policy.background_percent))
+
+    async def _number(self) -> None:
+        await self._at_leisure(self.number_events)
 
     async def _keep_index(self) -> None:
         """By the leader, beside everything else: a long queue takes seconds."""
@@ -151,14 +155,15 @@ class Scheduler:
 
     async def tick(self) -> None:
         """Everything that is due now, each kind in its own transaction."""
-        policy = self._policy
+        policy, blobs = self._policy, self._blobs
         expired = await self._run(lambda conn, now: expire_leases(conn, policy, now))
         expired += await self._run(lambda conn, now: expire_tasks(conn, policy, now))
         expired += await self._run(expire_jobs)
         expired += await self._run(lambda conn, now: end_idle_jobs(conn, policy, now))
         await self._run(lambda conn, now: abandon_runs(conn, policy, now))
         made = await self._run(admit_delayed)
-        made += await self._run(lambda conn, now: fill_jobs(conn, self._blobs, policy, now))
+        while filled := await self._run(lambda conn, now: fill_jobs(conn, blobs, policy, now)):
+            made += filled
         vested = await self._run(lambda conn, now: _vest(conn, policy, now))
         closed = await self._run(_close)
         if self._ticks % RECONCILE_EVERY == 0:

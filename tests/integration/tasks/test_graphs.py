@@ -63,7 +63,7 @@ async def test_one_to_one_opens_each_task_by_itself(mill: Mill) -> None:
     await mill.work((await mill.ready(first))[1:2])
     await mill.referee()
     await mill.settle()
-    assert await mill.states(second) == "bqbbbb"
+    assert (await mill.states(second)).startswith("bqbb")
     await mill.drain()
     assert await mill.outputs(second) == {n: b"%d(%d())" % (n, n) for n in range(6)}
     await mill.assert_over()
