@@ -1,4 +1,4 @@
-"""Named SQL: every room keeps its statements in ``queries.sql``, each headed ``-- name: …``."""
+"""Named SQL: a room keeps its statements in ``.sql`` files, each headed ``-- name: …``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Queries(Mapping[str, str]):
         self._statements = {
             name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)
         }
+        assert len(self) == len(parts) // 2, f"{package} has two statements of one name"
 
     def __getitem__(self, name: str) -> str:
         return self._statements[name]
@@ -31,4 +32,5 @@ class Queries(Mapping[str, str]):
 
 def load_queries(package: str) -> Queries:
     """The queries of a room, for instance ``load_queries("gstd.tasks")``."""
-    return Queries(package, files(package).joinpath("queries.sql").read_text("utf-8"))
+    found = [entry for entry in files(package).iterdir() if entry.name.endswith(".sql")]
+    return Queries(package, "\n".join(entry.read_text("utf-8") for entry in found))
