@@ -23,6 +23,10 @@ _LOCK = 4_721_003
 """Advisory lock key under which one process at a time migrates."""
 
 
+ROLE_TRIES = 5
+"""The lock holds in one database; two of one server may still meet at the role they share."""
+
+
 class Migration(msgspec.Struct, frozen=True):
     """One file: its number, name and text."""
 
@@ -91,6 +95,22 @@ async def migrate(owner_url: str, *, shared_login: bool = False) -> list[str]:
 
 
 async def _ensure_app_role(
+    connection: asyncpg.Connection[asyncpg.Record], *, shared_login: bool
+) -> None:
+    """Make the role, which all databases of a server share: another's migration may do the same."""
+    for left in reversed(range(ROLE_TRIES)):
+        try:
+            return await _make_app_role(connection, shared_login=shared_login)
+        except (
+            asyncpg.InternalServerError,
+            asyncpg.UniqueViolationError,
+            asyncpg.DuplicateObjectError,
+        ):
+            if left == 0:
+                raise
+
+
+async def _make_app_role(
     connection: asyncpg.Connection[asyncpg.Record], *, shared_login: bool
 ) -> None:
     try:
