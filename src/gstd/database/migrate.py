@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from importlib.resources import files
 
@@ -25,6 +26,13 @@ _LOCK = 4_721_003
 
 ROLE_TRIES = 5
 """The lock holds in one database; two of one server may still meet at the role they share."""
+
+
+_MET_ANOTHER = (
+    asyncpg.InternalServerError,  # "tuple concurrently updated"
+    asyncpg.UniqueViolationError,
+    asyncpg.DuplicateObjectError,
+)
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -97,17 +105,12 @@ async def migrate(owner_url: str, *, shared_login: bool = False) -> list[str]:
 async def _ensure_app_role(
     connection: asyncpg.Connection[asyncpg.Record], *, shared_login: bool
 ) -> None:
-    """Make the role, which all databases of a server share: another's migration may do the same."""
-    for left in reversed(range(ROLE_TRIES)):
-        try:
-            return await _make_app_role(connection, shared_login=shared_login)
-        except (
-            asyncpg.InternalServerError,
-            asyncpg.UniqueViolationError,
-            asyncpg.DuplicateObjectError,
-        ):
-            if left == 0:
-                raise
+    """Make the role. All databases of a server share it: another's migration may do the same."""
+    for _ in range(ROLE_TRIES - 1):
+        with contextlib.suppress(*_MET_ANOTHER):
+            await _make_app_role(connection, shared_login=shared_login)
+            return
+    await _make_app_role(connection, shared_login=shared_login)
 
 
 async def _make_app_role(
