@@ -78,10 +78,9 @@ class Bus:
         try:
             yield bus
         finally:
-            if listening is not None:
-                listening.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await listening
+            while listening is not None and not listening.done():
+                listening.cancel()  # again, for a read that ends just then swallows it
+                await asyncio.wait([listening], timeout=0.1)
             if client is not None:
                 await client.aclose()
 

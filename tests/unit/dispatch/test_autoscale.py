@@ -14,7 +14,7 @@ from gstd.kernel.settings import Policy
 POLICY = Policy()
 WINDOW_S = 60.0
 
-rates = st.floats(0, 1e4)
+rates = st.just(0.0) | st.floats(1e-6, 1e4)
 services = st.floats(0.001, 600)
 counts = st.integers(0, 10**6)
 needs = st.lists(st.integers(0, 40), min_size=1, max_size=60)
