@@ -402,8 +402,13 @@ INSERT INTO task_class (
 SELECT profile, module_hash, memory_bytes, fuel, wall_ms - n, min_trust, reward, asset, pool_id
 FROM task_class CROSS JOIN generate_series(1, $1::integer) AS n
 """
+_COLUMNS = """
+SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name = 'task' AND is_generated = 'NEVER'
+"""
 _QUEUED_TASKS = """
-INSERT INTO task SELECT r.* FROM task t CROSS JOIN generate_series($2::integer, $3::integer) AS n
+INSERT INTO task ({columns}) SELECT {columns} FROM (
+    SELECT r.* FROM task t CROSS JOIN generate_series($2::integer, $3::integer) AS n
 JOIN (
     SELECT id, class_id, row_number() OVER (ORDER BY id) - 1 AS place FROM job WHERE id <> $1
 ) AS j ON j.place = n % (SELECT count(*) - 1 FROM job)
@@ -416,7 +421,7 @@ CROSS JOIN LATERAL jsonb_populate_record(t, jsonb_build_object(
     'deadline', t.deadline - interval '1 s' * (n * 31::bigint % 100000),
     'input_hash', '\\x' || encode(sha256(n::text::bytea), 'hex')
 )) AS r
-WHERE t.job_id = $1
+WHERE t.job_id = $1) AS copied
 """
 
 
@@ -427,7 +432,8 @@ async def fill(
     if first == 1:
         await session.execute(_CLASSES, CLASSES - 1)
         await session.execute(_QUEUED_JOBS, job, JOBS)
-    await session.execute(_QUEUED_TASKS, job, first, last)
+    columns = await session.fetchval(_COLUMNS)
+    await session.execute(_QUEUED_TASKS.replace("{columns}", columns), job, first, last)
     assert await session.fetchval("SELECT count(*) FROM task") > last, "the rows are there"
     await session.execute("VACUUM ANALYZE")
 
@@ -503,7 +509,7 @@ class QueueBySize:
 
     async def _claims(self, size: int) -> None:
         async with self.world.database.connection() as connection:
-            tasks = deque(await heads(connection, self.world, 3 * CALLS))
+            tasks = deque(await heads(connection, self.world, CLASSES * 3 * CALLS))
         alone = self.devices[0]
         proofs = deque(proved(self.world, alone, tasks.popleft()) for _ in range(CALLS + 2))
 
