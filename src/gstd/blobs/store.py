@@ -28,11 +28,16 @@ class BlobCorruptError(GstdError):
     hint = "Restore the object store from its backup."
 
 
+REMEMBERED = 16_384
+"""Names of blobs that this process knows to be stored."""
+
+
 class Blobs:
-    """A content-addressed store over any object store."""
+    """A content-addressed store over any object store. Nothing is ever deleted from it."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._stored: dict[bytes, None] = {}
 
     @classmethod
     def open(cls, url: str) -> Blobs:
@@ -44,10 +49,21 @@ class Blobs:
         return cls(from_url(url))
 
     async def put(self, data: bytes) -> bytes:
-        """Store bytes; returns their SHA-256, 32 bytes."""
+        """Store bytes; returns their SHA-256, 32 bytes.
+
+        What this process has stored lately is not written again: right results of one task are
+        equal, and so is much that modules say.
+        """
         digest = hashlib.sha256(data).digest()
-        await obstore.put_async(self._store, _path(digest), data)
+        if digest not in self._stored:
+            await obstore.put_async(self._store, _path(digest), data)
+            self._remember(digest)
         return digest
+
+    def _remember(self, digest: bytes) -> None:
+        self._stored[digest] = None
+        if len(self._stored) > REMEMBERED:
+            del self._stored[next(iter(self._stored))]
 
     async def get(self, digest: bytes) -> bytes:
         """The bytes of a hash. Raises ``BlobMissingError`` or ``BlobCorruptError``."""
