@@ -66,7 +66,11 @@ class Blobs:
             del self._stored[next(iter(self._stored))]
 
     async def get(self, digest: bytes) -> bytes:
-        """The bytes of a hash. Raises ``BlobMissingError`` or ``BlobCorruptError``."""
+        """The bytes of a hash. Raises ``BlobMissingError`` or ``BlobCorruptError``.
+
+        What is missing or corrupt is written again by the next ``put``.
+        """
+        self._stored.pop(digest, None)
         try:
             answer = await obstore.get_async(self._store, _path(digest))
         except (ObjectNotFoundError, FileNotFoundError) as error:
@@ -74,6 +78,7 @@ class Blobs:
         data = bytes(await answer.bytes_async())
         if hashlib.sha256(data).digest() != digest:
             raise BlobCorruptError(f"the bytes named {digest.hex()} have another hash")
+        self._remember(digest)
         return data
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
 
+from gstd.blobs import store
 from gstd.blobs.store import BlobCorruptError, BlobMissingError, Blobs
 
 
@@ -52,3 +55,26 @@ async def test_two_stores_over_one_folder_share_their_bytes(tmp_path: Path) -> N
 async def test_the_folder_is_made_and_belongs_to_its_user_alone(tmp_path: Path) -> None:
     Blobs.open(f"file://{tmp_path}/deep/er")
     assert ((tmp_path / "deep" / "er").stat().st_mode & 0o777) == 0o700
+
+
+async def test_what_is_stored_is_not_written_again_until_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[str] = []
+    put_async = obstore.put_async
+
+    async def counting(target: Any, path: str, data: bytes) -> object:
+        writes.append(path)
+        return await put_async(target, path, data)
+
+    monkeypatch.setattr(store.obstore, "put_async", counting)
+    blobs = Blobs.open(f"file://{tmp_path}")
+    digest = await blobs.put(b"data")
+    assert await blobs.put(b"data") == digest
+    assert len(writes) == 1
+    next(path for path in tmp_path.rglob("*") if path.is_file()).unlink()
+    with pytest.raises(BlobMissingError):
+        await blobs.get(digest)
+    await blobs.put(b"data")
+    assert await blobs.get(digest) == b"data"
+    assert len(writes) == 2
