@@ -10,7 +10,6 @@ from typing import Any
 import obstore
 import pytest
 
-from gstd.blobs import store
 from gstd.blobs.store import BlobCorruptError, BlobMissingError, Blobs
 
 
@@ -67,7 +66,7 @@ async def test_what_is_stored_is_not_written_again_until_it_is_gone(
         writes.append(path)
         return await put_async(target, path, data)
 
-    monkeypatch.setattr(store.obstore, "put_async", counting)
+    monkeypatch.setattr("gstd.blobs.store.obstore.put_async", counting)
     blobs = Blobs.open(f"file://{tmp_path}")
     digest = await blobs.put(b"data")
     assert await blobs.put(b"data") == digest
