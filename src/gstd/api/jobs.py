@@ -30,6 +30,7 @@ from gstd.protocol.jobs import (
 )
 from gstd.protocol.types import Role
 from gstd.tasks import jobs, reorder, rerun, views
+from gstd.tasks.model import TaskState
 from gstd.tasks.timeline import timeline
 
 Limit = Annotated[int, QueryParameter(ge=1, le=500)]
@@ -194,11 +195,17 @@ async def list_tasks(
     platform: PlatformDep,
     after: After = -1,
     limit: Limit = 100,
+    in_state: Annotated[TaskState | None, QueryParameter(name="state")] = None,
 ) -> list[TaskView]:
-    """In order of index, each with all its attempts, verdicts and earnings."""
+    """In order of index, each with all its attempts, verdicts and earnings.
+
+    With ``state`` only those in it: ``failed`` lists what has spent its retries.
+    """
     return await edge.read(
         platform,
-        lambda conn: views.tasks_of_job(conn, job_id, reader(actor), after=after, limit=limit),
+        lambda conn: views.tasks_of_job(
+            conn, job_id, reader(actor), after=after, limit=limit, state=in_state
+        ),
     )
 
 

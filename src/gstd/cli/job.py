@@ -189,6 +189,9 @@ def list_jobs(
 def show(
     job: JobArgument,
     tasks: Annotated[bool, typer.Option("--tasks", help="With every task and attempt.")] = False,
+    state: Annotated[
+        str | None, typer.Option(help="With its tasks in this state, such as failed.")
+    ] = None,
     url: UrlOption = None,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
@@ -199,15 +202,20 @@ def show(
     async def work() -> tuple[JobView, list[TaskView]]:
         async with connect(url, api_key) as client:
             listed: list[TaskView] = []
-            while tasks:
-                page = await client.tasks(job, after=listed[-1].index if listed else -1)
+            while tasks or state is not None:
+                after = listed[-1].index if listed else -1
+                page = await client.tasks(job, after=after, state=state)
                 if not page:
                     break
                 listed += page
             return await client.job(job), listed
 
     view, listed = run(work())
-    emit({"job": view, "tasks": listed} if tasks else view, as_json, lambda _: job_card(view))
+    emit(
+        {"job": view, "tasks": listed} if tasks or state else view,
+        as_json,
+        lambda _: job_card(view),
+    )
     if listed and not as_json:
         out.print(_task_rows(listed))
 

@@ -94,10 +94,15 @@ class Jobs(Room):
         return await self._transport.fetch(Timeline, get(f"/tasks/{task_id}/timeline"))
 
     async def tasks(
-        self, job_id: UUID, *, after: int | None = None, limit: int | None = None
+        self,
+        job_id: UUID,
+        *,
+        after: int | None = None,
+        limit: int | None = None,
+        state: str | None = None,
     ) -> list[TaskView]:
-        """Tasks in order of index, after the given one."""
-        call = get(f"/jobs/{job_id}/tasks", after=after, limit=limit)
+        """Tasks in order of index, after the given one; with ``state`` only those in it."""
+        call = get(f"/jobs/{job_id}/tasks", after=after, limit=limit, state=state)
         return await self._transport.fetch(list[TaskView], call)
 
     async def task(self, task_id: UUID) -> TaskView:

@@ -140,18 +140,27 @@ async def jobs_of(
 
 
 async def tasks_of_job(
-    connection: Connection, job_id: UUID, reader: UUID | None, *, after: int, limit: int
+    connection: Connection,
+    job_id: UUID,
+    reader: UUID | None,
+    *,
+    after: int,
+    limit: int,
+    state: TaskState | None = None,
 ) -> list[TaskView]:
-    """A job's tasks whose rows exist, with all their attempts, in order of index."""
+    """A job's tasks whose rows exist, with all their attempts, in order of index.
+
+    With ``state`` only those in it: the failed ones are the job's dead letters.
+    """
     if await connection.fetchrow(sql["job"], job_id, reader) is None:
         raise JobNotFoundError
-    rows = await connection.fetch(sql["tasks"], job_id, None, reader, after, limit)
+    rows = await connection.fetch(sql["tasks"], job_id, None, reader, after, limit, state)
     return await _with_attempts(connection, [dict(row) for row in rows])
 
 
 async def task_view(connection: Connection, task_id: UUID, reader: UUID | None) -> TaskView:
     """One task with all its attempts. Raises ``TaskNotFoundError`` for somebody else's."""
-    rows = await connection.fetch(sql["tasks"], None, task_id, reader, -1, 1)
+    rows = await connection.fetch(sql["tasks"], None, task_id, reader, -1, 1, None)
     views = await _with_attempts(connection, [dict(row) for row in rows])
     if not views:
         raise TaskNotFoundError

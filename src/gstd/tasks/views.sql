@@ -28,6 +28,7 @@ SELECT t.id, t.job_id, t.index, t.state, t.reason, t.revision, t.retries, t.avai
 FROM task t JOIN job j ON j.id = t.job_id
 WHERE ($1::uuid IS NULL OR t.job_id = $1) AND ($2::uuid IS NULL OR t.id = $2)
     AND ($3::uuid IS NULL OR j.account_id = $3) AND t.index > $4
+    AND ($6::text IS NULL OR t.state = $6)
 ORDER BY t.job_id, t.index LIMIT $5;
 
 -- name: attempt_views

@@ -203,3 +203,15 @@ async def test_a_timeline_tells_the_whole_story(house: House) -> None:
     assert all(moment.device_name for moment in story.moments if moment.attempt_id)
     stranger = await house.requester()
     assert await refused(stranger.client.timeline(task.id)) == "task_not_found"
+
+
+async def test_tasks_are_listed_by_state(house: House) -> None:
+    person = await house.requester()
+    job = await house.job(person, tasks=3)
+    device = await house.device()
+    [claimed] = await house.claim(device, job)
+    running = await person.client.tasks(job.id, state="running")
+    assert [task.id for task in running] == [claimed.task_id]
+    assert len(await person.client.tasks(job.id, state="queued")) == 2
+    assert await person.client.tasks(job.id, state="failed") == []
+    assert await refused(person.client.tasks(job.id, state="lost")) == "invalid_input"
