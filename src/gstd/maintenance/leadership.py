@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from datetime import timedelta
@@ -23,7 +24,7 @@ class Leadership:
         self._clock = clock
         self._lease = timedelta(milliseconds=lease_ms)
         self._name = name
-        self.holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self.holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     async def lead(self) -> int | None:
         """Take or renew the lease; the term, or ``None`` while another process leads."""
