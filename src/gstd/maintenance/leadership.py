@@ -7,11 +7,18 @@ import secrets
 import socket
 from datetime import timedelta
 
-from gstd.database.connection import Database
+from gstd.database.connection import Connection, Database
 from gstd.database.sql import load_queries
 from gstd.kernel.clock import Clock
+from gstd.kernel.errors import GstdError
 
 _sql = load_queries("gstd.maintenance")
+
+
+class SupersededError(GstdError):
+    """Another process leads now."""
+
+    code = "leadership_superseded"
 
 
 class Leadership:
@@ -34,6 +41,21 @@ class Leadership:
                 _sql["lead"], self._name, self.holder, now + self._lease, now
             )
         return term
+
+    async def renew(self) -> None:
+        """Lead for a whole lease from now, unless another process took over."""
+        until = self._clock.now() + self._lease
+        async with self._database.transaction() as connection:
+            await connection.execute(_sql["renew"], self._name, self.holder, until)
+
+    async def check(self, connection: Connection) -> None:
+        """Raise ``SupersededError`` if another process took over, however sure this one is.
+
+        A leader may sleep longer than its lease between any two steps of its work. Its holder's
+        name is its own, so whoever finds another one there is of an earlier term.
+        """
+        if await connection.fetchval(_sql["superseded"], self._name, self.holder):
+            raise SupersededError
 
     async def resign(self) -> None:
         """Let another process lead at once."""

@@ -1,7 +1,8 @@
 """The scheduler: what must happen as time passes. Any number may run; one of them leads.
 
 Everything here only repeats what a transaction that failed to come would have done, so a
-scheduler may die at any point.
+scheduler may die at any point. It may also sleep at any point: each step asks first whether another
+scheduler leads by now, and a step that began before that is held by the locks of its rows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -25,7 +27,7 @@ from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
-from gstd.maintenance.leadership import Leadership
+from gstd.maintenance.leadership import Leadership, SupersededError
 from gstd.protocol.checkpoint import LogKey
 from gstd.tasks.advance import admit_delayed, expire_leases, expire_tasks, reconsider
 from gstd.tasks.jobs import close_jobs, end_idle_jobs, expire_jobs, fill_jobs
@@ -45,7 +47,8 @@ QUIET_S = 5.0
 
 VESTED_AT_ONCE = 1_000
 
-Work = Callable[[Connection, datetime], Awaitable[int]]
+T = TypeVar("T")
+Work = Callable[[Connection, datetime], Awaitable[T]]
 
 
 class Scheduler:
@@ -73,7 +76,7 @@ class Scheduler:
         """Work until cancelled, then let another process lead."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._loop("lead", Hint.TASKS, self._lead))
+                group.create_task(self._loop("lead", Hint.TASKS, self.lead))
                 group.create_task(self._loop("number", Hint.OUTBOX, self._number))
                 group.create_task(self._loop("seal", None, self.seal_events))
         finally:
@@ -99,9 +102,11 @@ class Scheduler:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(hint.wait(), TICK_S)
 
-    async def _lead(self) -> None:
+    async def lead(self) -> None:
+        """Do what is due if this scheduler leads, as long as it does."""
         if await self._leadership.lead() is not None:
-            await self.tick()
+            with contextlib.suppress(SupersededError):
+                await self.tick()
 
     async def _number(self) -> None:
         start = time.monotonic()
@@ -123,20 +128,23 @@ class Scheduler:
             pass
 
     async def tick(self) -> None:
-        """Everything that is due now, each kind in its own transaction."""
+        """Everything that is due now, each kind in its own transaction.
+
+        Raises ``SupersededError`` at the first step that finds another scheduler leading.
+        """
         policy = self._policy
-        expired = await self._run(lambda conn, now: expire_leases(conn, policy, now))
-        expired += await self._run(lambda conn, now: expire_tasks(conn, policy, now))
-        expired += await self._run(expire_jobs)
-        expired += await self._run(lambda conn, now: end_idle_jobs(conn, policy, now))
-        await self._run(lambda conn, now: abandon_runs(conn, policy, now))
-        made = await self._run(admit_delayed)
-        made += await self._run(lambda conn, now: fill_jobs(conn, self._blobs, policy, now))
-        vested = await self._run(lambda conn, now: _vest(conn, policy, now))
-        closed = await self._run(_close)
+        expired = await self._step(lambda conn, now: expire_leases(conn, policy, now))
+        expired += await self._step(lambda conn, now: expire_tasks(conn, policy, now))
+        expired += await self._step(expire_jobs)
+        expired += await self._step(lambda conn, now: end_idle_jobs(conn, policy, now))
+        await self._step(lambda conn, now: abandon_runs(conn, policy, now))
+        made = await self._step(admit_delayed)
+        made += await self._step(lambda conn, now: fill_jobs(conn, self._blobs, policy, now))
+        vested = await self._step(lambda conn, now: _vest(conn, policy, now))
+        closed = await self._step(_close)
         if self._ticks % RECONCILE_EVERY == 0:
             await self.reconcile()
-            await self._run(lambda conn, _: ledger.fold(conn, policy.fold_limit))
+            await self._step(lambda conn, _: ledger.fold(conn, policy.fold_limit))
         self._ticks += 1
         if expired or made:
             await self._bus.publish(Hint.QUEUE, Hint.REFEREE, Hint.OUTBOX)
@@ -144,19 +152,30 @@ class Scheduler:
             await self._bus.publish(Hint.OUTBOX)
 
     async def reconcile(self) -> None:
-        """Advance every task that is not final and has not moved for a while."""
+        """Advance every task that is not final and has not moved for a while.
+
+        There may be many, so the lease is renewed on the way.
+        """
         after: UUID | None = UUID(int=0)
         while after is not None:
+            await self._leadership.renew()
             after = await self._reconsider(after)
 
     async def _reconsider(self, after: UUID) -> UUID | None:
-        return await self._database.run(
-            lambda conn: reconsider(
-                conn, self._policy, self._clock.now(), after=after, quiet_s=QUIET_S
-            )
+        return await self._step(
+            lambda conn, now: reconsider(conn, self._policy, now, after=after, quiet_s=QUIET_S)
         )
 
-    async def _run(self, work: Work) -> int:
+    async def _step(self, work: Work[T]) -> T:
+        """One transaction of the leader's work."""
+
+        async def step(connection: Connection) -> T:
+            await self._leadership.check(connection)
+            return await work(connection, self._clock.now())
+
+        return await self._database.run(step)
+
+    async def _run(self, work: Work[int]) -> int:
         return await self._database.run(lambda conn: work(conn, self._clock.now()))
 
 
