@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import asyncpg
 import httpx2
@@ -26,6 +26,7 @@ from gstd.protocol.people import AccountRequest, NewAccount
 from gstd.protocol.types import Role
 from gstd.sdk import Client, Pacing
 from tests.chaos.site import BACK_WITHIN_S, kill_server, prepare
+from tests.chaos.terms import Term, Terms
 from tests.e2e.processes import kill
 from tests.servers import until
 from tests.world import MODULE
@@ -36,9 +37,10 @@ PATIENT = Pacing(retry_for_s=BACK_WITHIN_S, longest_pause_s=0.5)
 POLICY = Policy(
     lease_ms=3_000,
     referee_lease_ms=2_000,
-    leader_lease_ms=1_500,
+    leader_lease_ms=2_000,
     retry_delays_ms=(200,),
     max_retries=1_000,
+    referee_tries=1_000,
     same_device_after_ms=1_000,
     breaker_base_ms=500,
     breaker_longest_ms=1_000,
@@ -46,33 +48,6 @@ POLICY = Policy(
     holdback_rewards=0,
 )
 """What ends by itself ends soon, a task never runs out of retries, and all is paid at once."""
-
-REMEMBER_TERMS = """
-CREATE TABLE leader_history (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, term bigint, holder text,
-    at timestamptz DEFAULT clock_timestamp(), expires_at timestamptz
-);
-CREATE FUNCTION remember_term() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-    INSERT INTO public.leader_history (term, holder, expires_at)
-    VALUES (NEW.term, NEW.holder, NEW.expires_at);
-    RETURN NULL;
-END $$;
-CREATE TRIGGER remember AFTER INSERT OR UPDATE ON leader
-    FOR EACH ROW EXECUTE FUNCTION remember_term();
-"""
-
-
-class Term(NamedTuple):
-    """Who leads since when."""
-
-    number: int
-    holder: str
-
-    @property
-    def pid(self) -> int:
-        """The scheduler's process."""
-        return int(self.holder.rsplit("-", 2)[1])
 
 
 class Engine:
@@ -83,9 +58,12 @@ class Engine:
     ) -> None:
         self.settings = settings
         self.admin_key = admin_key
+        assert settings.database_owner_url is not None
+        self.terms = Terms(settings.database_owner_url)
         self.postgres = postgres
         self.valkey = valkey
-        self.urls = [f"http://{settings.host}:{free_port(settings)}" for _ in range(2)]
+        any_port = msgspec.structs.replace(settings, port=0)
+        self.urls = [f"http://{settings.host}:{free_port(any_port)}" for _ in range(2)]
         self.apis = [self._api(url) for url in self.urls]
         self.schedulers = [self._gstd("scheduler", number) for number in range(2)]
         self.referees = [self._gstd("referee", number) for number in range(2)]
@@ -108,8 +86,7 @@ class Engine:
             made = await bootstrap(settings, lambda _: None)
             assert made is not None
             engine = cls(settings, made.api_key, postgres, valkey)
-            async with engine._owner() as owner:
-                await owner.execute(REMEMBER_TERMS)
+            await engine.terms.remember()
             await supervisor.start(*engine.apis, *engine.schedulers, *engine.referees)
             async with engine.client() as admin:
                 accounts = [
@@ -121,6 +98,20 @@ class Engine:
             ]
             await supervisor.start(*engine.workers)
             yield engine
+
+    @property
+    def steady(self) -> dict[str, list[ManagedProcess]]:
+        """Those that never end by themselves. An API that finds no database at its start does."""
+        return {"scheduler": self.schedulers, "referee": self.referees, "worker": self.workers}
+
+    def surprises(self) -> list[str]:
+        """What any process logged about errors that nobody expected."""
+        return [
+            line
+            for log in (self.settings.state_dir / "logs").iterdir()
+            for line in log.read_text().splitlines()
+            if "unexpected_error" in line or "attempt_broke" in line
+        ]
 
     def client(self, api: int = 0) -> Client:
         """The admin at one of the APIs, patient with outages."""
@@ -187,39 +178,22 @@ class Engine:
     async def freeze_leader(self) -> None:
         """The leading scheduler sleeps until another leads, and wakes up not knowing."""
 
-        async def is_alive() -> Term | None:
-            term = await self.term()
-            pids = [process.pid for process in self.schedulers]
-            return term if term is not None and term.pid in pids else None
+        async def leads() -> Term | None:
+            term = await self.terms.now()
+            alive = [process.pid for process in self.schedulers]
+            return term if term is not None and term.pid in alive else None
 
-        async def is_followed() -> bool:
-            term = await self.term()
-            return term is not None and term.number > frozen.number
-
-        frozen: Term = await until(is_alive, BACK_WITHIN_S)
+        frozen: Term = await until(leads, BACK_WITHIN_S)
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
-            await until(is_followed, BACK_WITHIN_S)
+            await until(self.terms.after(frozen), BACK_WITHIN_S)
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
 
-    async def term(self) -> Term | None:
-        """Who leads by the lease row; nothing while the database is away."""
-        try:
-            rows = await self.rows("SELECT term, holder FROM leader WHERE name = 'scheduler'")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return None
-        return Term(*rows[0]) if rows else None
-
     async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the database, asked behind the platform's back."""
-        async with self._owner() as owner:
-            return [tuple(row) for row in await owner.fetch(query, *values)]
-
-    @asynccontextmanager
-    async def _owner(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         owner = await asyncpg.connect(self.settings.database_owner_url)
         try:
-            yield owner
+            return [tuple(row) for row in await owner.fetch(query, *values)]
         finally:
             await owner.close()

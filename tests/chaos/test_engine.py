@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import time
-from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -47,6 +46,7 @@ async def test_every_task_is_accepted_once_and_paid_once_whatever_dies() -> None
             await work_under_strikes(engine, monkey, jobs)
             worked = time.monotonic()
             await assert_all_is_well(engine, jobs)
+            assert_nobody_died_by_itself(engine, monkey)
         assert left_running(path) == []
     print(  # noqa: T201 - seen with -s
         f"struck {dict(monkey.struck)}, ready after {ready - started:.1f} s, "
@@ -112,11 +112,12 @@ async def assert_all_is_well(engine: Engine, jobs: list[JobView]) -> None:
         check = await client.check_ledger()
         assert check.ok, [item for item in check.invariants if not item.holds]
         assert check.sum_nano == "0"
-        assert await client.recorded_errors() == []
+        # Outages have a class of their own that is not recorded: whatever is here is a bug.
+        assert (await client.recorded_errors(), engine.surprises()) == ([], [])
         await assert_accepted_once(engine, proved, PROVED)
         await assert_accepted_once(engine, agreed, AGREED)
         await assert_the_log_is_true(engine, client)
-    await assert_one_led_at_a_time(engine)
+    await engine.terms.assert_one_led_at_a_time()
 
 
 async def assert_paid_once(
@@ -170,15 +171,10 @@ async def assert_the_log_is_true(engine: Engine, client: Client) -> None:
     assert report.leaves > 0
 
 
-async def assert_one_led_at_a_time(engine: Engine) -> None:
-    """A new term for each new holder, not before the lease of the last was over."""
-    history = await engine.rows(
-        "SELECT term, holder, at, expires_at FROM leader_history ORDER BY id"
-    )
-    for (term, holder, _, expires_at), (next_term, next_holder, at, _) in pairwise(history):
-        assert next_term == term + (next_holder != holder)
-        assert next_holder == holder or at >= expires_at
-    assert history[-1][0] > 1, "nobody was ever followed"
+def assert_nobody_died_by_itself(engine: Engine, monkey: Monkey) -> None:
+    for kind, processes in engine.steady.items():
+        restarts = sum(process.restarts for process in processes)
+        assert restarts <= monkey.struck[kind], kind
 
 
 def left_running(path: Path) -> list[str]:
