@@ -50,7 +50,7 @@ class Site:
         async with Supervisor() as supervisor:
             postgres = EmbeddedPostgres(state, durable=True)
             await supervisor.start(postgres)
-            settings = await _prepare(state, postgres)
+            settings = await prepare(state, postgres)
             made = await bootstrap(settings, lambda _: None)
             assert made is not None
             site = cls(settings, postgres, made.api_key)
@@ -70,11 +70,7 @@ class Site:
 
     def kill_postgres(self) -> None:
         """SIGKILL for the server and all its backends, as when the machine goes down."""
-        postmaster = self._postgres.pid
-        assert postmaster is not None
-        backends = descendants(postmaster)
-        for pid in (postmaster, *backends):
-            kill(pid)
+        kill_server(self._postgres)
 
     def kill_api(self) -> None:
         """SIGKILL for the API process."""
@@ -119,7 +115,17 @@ class Site:
             await owner.close()
 
 
-async def _prepare(state: Path, postgres: EmbeddedPostgres) -> Settings:
+def kill_server(postgres: EmbeddedPostgres) -> None:
+    """SIGKILL for a server and all its backends, as when the machine goes down."""
+    postmaster = postgres.pid
+    assert postmaster is not None
+    backends = descendants(postmaster)
+    for pid in (postmaster, *backends):
+        kill(pid)
+
+
+async def prepare(state: Path, postgres: EmbeddedPostgres) -> Settings:
+    """The settings of a new platform on this server, its database migrated, and a free port."""
     address = postgres.address()
     await provision(address.dsn(), owner_password=PASSWORD, app_password=PASSWORD)
     settings = Settings(

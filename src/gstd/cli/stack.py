@@ -75,9 +75,8 @@ def environment(settings: Settings) -> dict[str, str]:
         if name != "policy" and (value := getattr(settings, name)) is not None
     }
     policy = {
-        f"policy_{name}": msgspec.json.encode(value).decode()
+        f"policy_{name}": msgspec.json.encode(getattr(settings.policy, name)).decode()
         for name in Policy.__struct_fields__
-        if isinstance(value := getattr(settings.policy, name), int)
     }
     return {f"GSTD_{name.upper()}": str(value) for name, value in (plain | policy).items()}
 

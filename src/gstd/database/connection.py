@@ -39,6 +39,10 @@ class Row(Protocol):
 APP_ROLE = "gstd_app"
 """Every running process has this role: it executes the ledger's functions, no more."""
 
+FROZEN_AFTER = "15s"
+"""A process that is silent so long within a transaction loses it, for it holds up everybody else:
+the tasks it locked, and every event that is younger than its transaction."""
+
 _RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 UNREACHABLE = (
@@ -47,6 +51,7 @@ UNREACHABLE = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,  # after the server's last words, until its end is noticed
 )
 """What asyncpg raises while the server is away."""
@@ -101,7 +106,12 @@ class Database:
 
         Raises ``DatabaseUnavailableError`` when no server answers.
         """
-        settings = {"application_name": "gstd", "timezone": "UTC", "jit": "off"}
+        settings = {
+            "application_name": "gstd",
+            "timezone": "UTC",
+            "jit": "off",
+            "idle_in_transaction_session_timeout": FROZEN_AFTER,
+        }
         if role is not None:
             settings["role"] = role
         pool = await asyncpg.create_pool(

@@ -1,6 +1,7 @@
 """Settings: one frozen Struct read from the environment, and the policy numbers in it.
 
-``GSTD_PORT=8430`` sets ``port``; ``GSTD_POLICY_LEASE_MS=5000`` sets ``policy.lease_ms``.
+``GSTD_PORT=8430`` sets ``port``; ``GSTD_POLICY_LEASE_MS=5000`` sets ``policy.lease_ms``. Lists are
+written as JSON: ``GSTD_POLICY_RETRY_DELAYS_MS=[1000,5000]``.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def settings_from(env: Mapping[str, str]) -> Settings:
     """Settings of an environment. Raises ``SettingsError`` naming the wrong variable."""
     policy = {
-        name.removeprefix(POLICY_PREFIX).lower(): value
+        name.removeprefix(POLICY_PREFIX).lower(): _listed(value)
         for name, value in env.items()
         if name.startswith(POLICY_PREFIX)
     }
@@ -249,6 +250,14 @@ def settings_from(env: Mapping[str, str]) -> Settings:
         raise SettingsError(f"GSTD_ settings: {error}") from error
     settings.check()
     return settings
+
+
+def _listed(value: str) -> object:
+    """A value that is written as a JSON list as that list, every other one as it is."""
+    try:
+        return msgspec.json.decode(value, type=list[object])
+    except msgspec.DecodeError:
+        return value
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,3 +7,9 @@ RETURNING term;
 
 -- name: resign
 UPDATE leader SET expires_at = $3 WHERE name = $1 AND holder = $2;
+
+-- name: renew
+UPDATE leader SET expires_at = $3 WHERE name = $1 AND holder = $2 AND expires_at < $3;
+
+-- name: superseded
+SELECT EXISTS (SELECT FROM leader WHERE name = $1 AND holder <> $2);

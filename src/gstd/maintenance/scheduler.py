@@ -1,7 +1,8 @@
 """The scheduler: what must happen as time passes. Any number may run; one of them leads.
 
 Everything here only repeats what a transaction that failed to come would have done, so a
-scheduler may die at any point.
+scheduler may die at any point. It may also sleep at any point: each step asks first whether another
+scheduler leads by now, and a step that began before that is held by the locks of its rows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -26,7 +28,7 @@ from gstd.events.incidents import record
 from gstd.kernel.clock import Clock
 from gstd.kernel.settings import Policy
 from gstd.ledger import service as ledger
-from gstd.maintenance.leadership import Leadership
+from gstd.maintenance.leadership import Leadership, SupersededError
 from gstd.protocol.checkpoint import LogKey
 from gstd.tasks.advance import admit_delayed, expire_leases, expire_tasks, reconsider
 from gstd.tasks.jobs import close_jobs, end_idle_jobs, expire_jobs, fill_jobs
@@ -48,7 +50,8 @@ QUIET_S = 5.0
 
 VESTED_AT_ONCE = 1_000
 
-Work = Callable[[Connection, datetime], Awaitable[int]]
+T = TypeVar("T")
+Work = Callable[[Connection, datetime], Awaitable[T]]
 
 
 class Scheduler:
@@ -107,9 +110,14 @@ class Scheduler:
                     await asyncio.wait_for(hint.wait(), TICK_S)
 
     async def _lead(self) -> None:
+        await self._at_leisure(self.lead)
+
+    async def lead(self) -> None:
+        """Do what is due if this scheduler leads, as long as it does."""
         self._leads = await self._leadership.lead() is not None
         if self._leads:
-            await self._at_leisure(self.tick)
+            with contextlib.suppress(SupersededError):
+                await self.tick()
 
     async def open_children(self) -> None:
         """Open or end what waited for tasks that ended, and what waits for that, to the end."""
@@ -154,21 +162,24 @@ class Scheduler:
             pass
 
     async def tick(self) -> None:
-        """Everything that is due now, each kind in its own transaction."""
+        """Everything that is due now, each kind in its own transaction.
+
+        Raises ``SupersededError`` at the first step that finds another scheduler leading.
+        """
         policy, blobs = self._policy, self._blobs
-        expired = await self._run(lambda conn, now: expire_leases(conn, policy, now))
-        expired += await self._run(lambda conn, now: expire_tasks(conn, policy, now))
-        expired += await self._run(expire_jobs)
-        expired += await self._run(lambda conn, now: end_idle_jobs(conn, policy, now))
-        await self._run(lambda conn, now: abandon_runs(conn, policy, now))
-        made = await self._run(admit_delayed)
-        while filled := await self._run(lambda conn, now: fill_jobs(conn, blobs, policy, now)):
+        expired = await self._step(lambda conn, now: expire_leases(conn, policy, now))
+        expired += await self._step(lambda conn, now: expire_tasks(conn, policy, now))
+        expired += await self._step(expire_jobs)
+        expired += await self._step(lambda conn, now: end_idle_jobs(conn, policy, now))
+        await self._step(lambda conn, now: abandon_runs(conn, policy, now))
+        made = await self._step(admit_delayed)
+        while filled := await self._step(lambda conn, now: fill_jobs(conn, blobs, policy, now)):
             made += filled
-        vested = await self._run(lambda conn, now: _vest(conn, policy, now))
-        closed = await self._run(_close)
+        vested = await self._step(lambda conn, now: _vest(conn, policy, now))
+        closed = await self._step(_close)
         if self._ticks % RECONCILE_EVERY == 0:
             await self.reconcile()
-            await self._run(lambda conn, _: ledger.fold(conn, policy.fold_limit))
+            await self._step(lambda conn, _: ledger.fold(conn, policy.fold_limit))
         self._ticks += 1
         if expired or made:
             await self._bus.publish(Hint.QUEUE, Hint.REFEREE, Hint.OUTBOX)
@@ -176,29 +187,41 @@ class Scheduler:
             await self._bus.publish(Hint.OUTBOX)
 
     async def reconcile(self) -> None:
-        """Advance every task that is not final and has not moved for a while."""
+        """Advance every task that is not final and has not moved for a while.
+
+        There may be many, so the lease is renewed on the way.
+        """
         after: UUID | None = UUID(int=0)
         while after is not None:
+            await self._leadership.renew()
             after = await self._reconsider(after)
         after = UUID(int=0)
         while after is not None:
+            await self._leadership.renew()
             after = await self._reconsider_blocked(after)
 
     async def _reconsider(self, after: UUID) -> UUID | None:
-        return await self._database.run(
-            lambda conn: reconsider(
-                conn, self._policy, self._clock.now(), after=after, quiet_s=QUIET_S
-            )
+        return await self._step(
+            lambda conn, now: reconsider(conn, self._policy, now, after=after, quiet_s=QUIET_S)
         )
 
     async def _reconsider_blocked(self, after: UUID) -> UUID | None:
-        return await self._database.run(
-            lambda conn: reconsider_blocked(
-                conn, self._blobs, self._policy, self._clock.now(), after=after, quiet_s=QUIET_S
+        return await self._step(
+            lambda conn, now: reconsider_blocked(
+                conn, self._blobs, self._policy, now, after=after, quiet_s=QUIET_S
             )
         )
 
-    async def _run(self, work: Work) -> int:
+    async def _step(self, work: Work[T]) -> T:
+        """One transaction of the leader's work."""
+
+        async def step(connection: Connection) -> T:
+            await self._leadership.check(connection)
+            return await work(connection, self._clock.now())
+
+        return await self._database.run(step)
+
+    async def _run(self, work: Work[int]) -> int:
         return await self._database.run(lambda conn: work(conn, self._clock.now()))
 
 

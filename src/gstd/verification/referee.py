@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from uuid import UUID
 
 import structlog
 
@@ -64,7 +63,8 @@ class Referee:
         self._slots = slots
         self._waiting: asyncio.Queue[Run] = asyncio.Queue(maxsize=slots)
         self._ended: asyncio.Queue[Finished | Failed] = asyncio.Queue()
-        self._held: dict[UUID, Run] = {}
+        self._held: set[Run] = set()
+        """What is not recorded. A run may be among them twice: taken anew after its lease ended."""
 
     async def serve(self) -> None:
         """Take, run and record until cancelled; then give back what is not recorded."""
@@ -77,7 +77,7 @@ class Referee:
                     group.create_task(self._run())
         finally:
             with contextlib.suppress(GstdError):
-                held = list(self._held.values())
+                held = list(self._held)
                 await self._database.run(lambda connection: return_runs(connection, held))
 
     async def _take(self) -> None:
@@ -89,7 +89,7 @@ class Referee:
                         connection, self._slots, self._policy, self._clock.now()
                     )
                 )
-                self._held |= {run.id: run for run in runs}
+                self._held.update(runs)
                 for run in runs:
                     await self._waiting.put(run)
                 if not runs:
@@ -104,7 +104,7 @@ class Referee:
                 await self._patiently(self._keep)
 
     async def _keep(self, connection: Connection) -> None:
-        runs = list(self._held.values())
+        runs = list(self._held)
         await keep_runs(connection, runs, self._policy, self._clock.now())
 
     async def _run(self) -> None:
@@ -130,12 +130,12 @@ class Referee:
             await self._record_batch(ends)
 
     async def _record_batch(self, ends: list[Finished | Failed]) -> None:
-        ids = [end.run.id for end in ends]
+        runs = [end.run for end in ends]
+        ids = [run.id for run in runs]
         await self._patiently(
             lambda connection: record_runs(connection, ends, self._policy, self._clock.now())
         )
-        for run_id in ids:
-            del self._held[run_id]
+        self._held.difference_update(runs)
         await self._patiently(
             lambda connection: judge_waiting(connection, ids, self._policy, self._clock.now())
         )

@@ -10,6 +10,7 @@ import pytest
 
 from gstd.database.connection import (
     APP_ROLE,
+    FROZEN_AFTER,
     Connection,
     Database,
     DatabaseUnavailableError,
@@ -199,3 +200,20 @@ async def test_a_backend_that_an_admin_ends_is_unavailable_once(
         await database.run(cut_off)
     await admin.close()
     assert await database.run(lambda conn: conn.fetchval("SELECT 7")) == 7
+
+
+async def test_who_is_silent_in_a_transaction_loses_it_and_its_locks(database: Database) -> None:
+    async with database.connection() as connection:
+        setting = await connection.fetchval("SHOW idle_in_transaction_session_timeout")
+    assert setting == FROZEN_AFTER
+
+    async def fall_silent(connection: Connection) -> None:
+        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '10ms'")
+        await connection.execute("INSERT INTO leader VALUES ('x', 'silent', 1, now())")
+        await until(connection.is_closed)
+        await connection.execute("SELECT 1")
+
+    with pytest.raises(DatabaseUnavailableError):
+        await database.run(fall_silent)
+    async with database.transaction() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM leader") == 0

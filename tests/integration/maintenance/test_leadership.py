@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from gstd.database.connection import Database
 from gstd.kernel.clock import ManualClock
-from gstd.maintenance.leadership import Leadership
+from gstd.maintenance.leadership import Leadership, SupersededError
 
 LEASE_S = 10
 
@@ -70,3 +72,47 @@ async def test_two_kinds_of_work_have_their_own_leaders(
     )
     assert await first.lead() == 1
     assert await second.lead() == 1
+
+
+async def test_who_was_followed_is_told_so_whatever_became_of_the_follower(
+    database: Database, clock: ManualClock
+) -> None:
+    first, second = (
+        Leadership(database, clock, LEASE_S * 1000),
+        Leadership(database, clock, LEASE_S * 1000),
+    )
+
+    async def check(one: Leadership) -> None:
+        await database.run(one.check)
+
+    await first.lead()
+    clock.advance(seconds=LEASE_S)
+    await check(first)
+    await second.lead()
+    await check(second)
+    with pytest.raises(SupersededError):
+        await check(first)
+    clock.advance(seconds=LEASE_S)
+    with pytest.raises(SupersededError):
+        await check(first)
+    assert await first.lead() == 3
+    await check(first)
+
+
+async def test_a_lease_is_renewed_only_by_who_has_it(
+    database: Database, clock: ManualClock
+) -> None:
+    first, second = (
+        Leadership(database, clock, LEASE_S * 1000),
+        Leadership(database, clock, LEASE_S * 1000),
+    )
+    await first.lead()
+    clock.advance(seconds=LEASE_S - 1)
+    await first.renew()
+    clock.advance(seconds=1)
+    assert await second.lead() is None
+    clock.advance(seconds=LEASE_S)
+    assert await second.lead() == 2
+    await first.renew()
+    clock.advance(seconds=LEASE_S)
+    assert await first.lead() == 3

@@ -17,6 +17,7 @@ from gstd.events import service as events
 from gstd.events.audit import log_key
 from gstd.kernel.clock import ManualClock
 from gstd.kernel.settings import Policy
+from gstd.maintenance.leadership import SupersededError
 from gstd.maintenance.scheduler import QUIET_S, Scheduler
 from gstd.protocol.types import Role, Tier
 from gstd.verification import runs
@@ -259,6 +260,25 @@ async def test_a_tick_tells_waiting_devices_that_there_is_work_again(
         world.clock.advance(milliseconds=POLICY.lease_ms)
         await scheduler.tick()
         assert news.is_set()
+
+
+async def test_a_leader_that_slept_and_was_followed_does_nothing_more(
+    world: World, scheduler: Scheduler, bus: Bus
+) -> None:
+    other = more_schedulers(world, bus)[0]
+    job = await world.job()
+    [task] = await world.tasks(job.id)
+    await scheduler.lead()
+    await world.claim(await world.device(), task.id)
+    world.clock.advance(milliseconds=POLICY.leader_lease_ms)
+    await other.lead()
+    world.clock.advance(milliseconds=POLICY.lease_ms - POLICY.leader_lease_ms)
+    with pytest.raises(SupersededError):
+        await scheduler.tick()  # it was between two steps when it fell asleep
+    await scheduler.lead()
+    assert (await world.task(task.id)).state == "running"
+    await other.lead()
+    assert (await world.task(task.id)).state == "queued"
 
 
 async def test_a_serving_scheduler_leads_survives_a_bad_turn_and_resigns(

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import pytest
+
+from gstd.bus.bus import Bus
+from gstd.protocol.execution import Limits, Outcome, TaskInput
 from gstd.protocol.jobs import JobView, TaskView
 from gstd.protocol.types import Role
+from gstd.sandbox.runner import Sandbox
 from gstd.tasks import jobs
 from gstd.verification import runs
+from gstd.verification.referee import Referee
 from gstd.verification.results import result_of
 from tests.servers import until
 from tests.world import CREDITS, World, outcome
@@ -71,6 +78,43 @@ async def take_and_return(world: World) -> None:
     taken = await take(world)
     assert len(taken) == 1
     await world.run(lambda conn: runs.return_runs(conn, taken))
+
+
+class HeldSandbox(Sandbox):
+    """Begins runs and ends them when it is told."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_end = asyncio.Event()
+
+    async def run(self, module: bytes | Path, task: TaskInput, limits: Limits) -> Outcome:  # noqa: ARG002
+        self.begun += 1
+        await self.may_end.wait()
+        return outcome()
+
+
+async def test_a_referee_that_takes_its_own_run_anew_goes_on(world: World) -> None:
+    """As after an outage of the database that was longer than its lease."""
+    job, _ = await submit_one(world)
+    sandbox = HeldSandbox()
+    async with Bus.open(None) as bus:
+        referee = Referee(
+            world.database, world.blobs, bus, sandbox, world.policy, world.clock, slots=2
+        )
+        serving = asyncio.create_task(referee.serve())
+        await until(lambda: sandbox.begun == 1)
+        world.clock.advance(milliseconds=world.policy.referee_lease_ms)
+        await until(lambda: sandbox.begun == 2)
+        sandbox.may_end.set()
+
+        async def is_accepted() -> bool:
+            return (await world.view(job.id)).counts.accepted == 1
+
+        await until(is_accepted)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+    await world.assert_sound()
 
 
 async def test_a_verdict_that_waits_for_a_cancel_sees_the_cancelled_job(world: World) -> None:

@@ -20,6 +20,17 @@ def test_values_reach_the_settings_and_their_policy() -> None:
     assert settings.policy.max_retries == Policy().max_retries
 
 
+def test_lists_are_written_as_json() -> None:
+    policy = settings_from(
+        {
+            "GSTD_POLICY_RETRY_DELAYS_MS": "[100, 200]",
+            "GSTD_POLICY_PRIORITY_BANDS_MS": "[[0, 1], [1, 2], [2, 3], [3, 4]]",
+        }
+    ).policy
+    assert policy.retry_delays_ms == (100, 200)
+    assert policy.priority_bands_ms == ((0, 1), (1, 2), (2, 3), (3, 4))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "named"),
     [
@@ -32,6 +43,10 @@ def test_values_reach_the_settings_and_their_policy() -> None:
         ("GSTD_POLICY_LEASE_MS", "0", "lease_ms"),
         ("GSTD_POLICY_MIN_REWARD_NANO", "1.5", "min_reward_nano"),
         ("GSTD_POLICY_LEASE_SECONDS", "5", "lease_seconds"),
+        ("GSTD_POLICY_RETRY_DELAYS_MS", "1000", "retry_delays_ms"),
+        ("GSTD_POLICY_RETRY_DELAYS_MS", "[1000", "retry_delays_ms"),
+        ("GSTD_POLICY_PRIORITY_BANDS_MS", "[[0, 1]]", "priority_bands_ms"),
+        ("GSTD_POLICY_LEASE_MS", "[1]", "lease_ms"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str, named: str) -> None:
