@@ -63,10 +63,12 @@ def expected(parents: Sequence[tuple[int, ...]]) -> dict[int, bytes]:
 
 
 ACCEPT = """
-WITH done AS (
+WITH locked AS MATERIALIZED (
+    SELECT id FROM task WHERE id = ANY ($2) ORDER BY id FOR NO KEY UPDATE
+), done AS (
     UPDATE task t SET state = 'accepted', wanted = 0, proven = true, status = 'ok', exit_code = 0,
         output_hash = n.hash, output_bytes = 2
-    FROM unnest($2::uuid[], $3::bytea[]) AS n (id, hash)
+    FROM unnest($2::uuid[], $3::bytea[]) AS n (id, hash) JOIN locked USING (id)
     WHERE t.id = n.id AND t.state = 'queued' RETURNING t.index
 )
 INSERT INTO graph_news (about, job_id, first, last) SELECT 'ended', $1, index, index FROM done
