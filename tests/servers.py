@@ -81,7 +81,9 @@ async def fresh_database(cluster: PostgresAddress, name: str) -> AsyncIterator[s
         await admin.close()
 
 
-async def until(condition: Callable[[], Any], within_s: float = 5.0) -> Any:
+async def until(
+    condition: Callable[[], Any], within_s: float = 5.0, *, probe_s: float = PROBE_S
+) -> Any:
     """The condition's first true value. Fails the test when there is none in time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s
@@ -91,7 +93,7 @@ async def until(condition: Callable[[], Any], within_s: float = 5.0) -> Any:
         if found:
             return found
         assert loop.time() < end, "the condition did not become true in time"
-        await asyncio.sleep(PROBE_S)
+        await asyncio.sleep(probe_s)
 
 
 class Wire:

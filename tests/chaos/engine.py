@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gstd.cli.stack import bootstrap, free_port, gstd_command
+from gstd.cli.worker import Enrolment
 from gstd.embedded.postgres import EmbeddedPostgres
 from gstd.embedded.process import ManagedProcess, Supervisor
 from gstd.embedded.state import private_folder
@@ -72,7 +73,7 @@ class Engine:
     @classmethod
     @asynccontextmanager
     async def open(cls, state: Path) -> AsyncIterator[Self]:
-        """A new platform without workers; all of it ends with the block."""
+        """A new platform whose workers are enrolled; all of it ends with the block."""
         private_folder(state / "logs")
         async with Supervisor() as supervisor:
             postgres, valkey = EmbeddedPostgres(state, durable=True), EmbeddedValkey(state)
@@ -97,6 +98,7 @@ class Engine:
                 engine._worker(number, account) for number, account in enumerate(accounts)
             ]
             await supervisor.start(*engine.workers)
+            await until(engine._are_enrolled, BACK_WITHIN_S)
             yield engine
 
     @property
@@ -139,12 +141,20 @@ class Engine:
 
     def _worker(self, number: int, account: NewAccount) -> ManagedProcess:
         name = f"worker-{number}"
-        home = str(self.settings.state_dir / name)
-        options = ("--slots", str(SLOTS), "--home", home, "--url", self.urls[number % 2])
-        env = {"GSTD_API_KEY": account.api_key}
-        return ManagedProcess(
-            gstd_command(self.settings, name, "worker", "start", *options, env=env)
+        options = ("--slots", str(SLOTS), "--home", str(self._home(name)))
+        command = gstd_command(
+            self.settings,
+            name,
+            *("worker", "start", "--url", self.urls[number % 2], *options),
+            env={"GSTD_API_KEY": account.api_key},
         )
+        return ManagedProcess(command)
+
+    def _home(self, worker: str) -> Path:
+        return self.settings.state_dir / worker
+
+    def _are_enrolled(self) -> bool:
+        return all(Enrolment.in_home(self._home(one.name)).is_done() for one in self.workers)
 
     async def kill_one(self, processes: Sequence[ManagedProcess], chance: random.Random) -> None:
         """SIGKILL for one of these that runs."""

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import time
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -31,6 +32,7 @@ QUORUM = 2
 REWARD = 1_000_000
 FUEL = 1_000_000_000
 PATIENCE_S = 120 * SCALE
+LOOK_S = 0.2
 
 
 @pytest.mark.timeout(60 + 2 * PATIENCE_S)
@@ -89,9 +91,9 @@ async def work_under_strikes(engine: Engine, monkey: Monkey, jobs: list[JobView]
     """Strike as the work goes on, until everything is paid."""
     async with engine.client(0) as client, asyncio.timeout(PATIENCE_S):
         for moment, kind in monkey.plan(SCALE, PROVED + AGREED):
-            await until(lambda: is_accepted(client, jobs, moment), PATIENCE_S)  # noqa: B023 - awaited here
+            await until(partial(is_accepted, client, jobs, moment), PATIENCE_S, probe_s=LOOK_S)
             await monkey.strike(kind)
-        await until(lambda: is_paid(client, jobs), PATIENCE_S)
+        await until(partial(is_paid, client, jobs), PATIENCE_S, probe_s=LOOK_S)
 
 
 async def is_accepted(client: Client, jobs: list[JobView], count: int) -> bool:
