@@ -7,11 +7,11 @@ import random
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
-import httpx2
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -28,7 +28,7 @@ from gstd.protocol.types import Role
 from gstd.sdk import Client, Pacing
 from tests.chaos.site import BACK_WITHIN_S, kill_server, prepare
 from tests.chaos.terms import Term, Terms
-from tests.e2e.processes import kill
+from tests.e2e.processes import is_well, kill
 from tests.servers import until
 from tests.world import MODULE
 
@@ -125,16 +125,9 @@ class Engine:
             return (await admin.upload_module(MODULE.read_bytes(), "mandelbrot")).id
 
     def _api(self, url: str) -> ManagedProcess:
-        async def is_well() -> bool:
-            try:
-                async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
-                    return (await http.get(f"{url}/api/v1/health")).status_code == 200
-            except httpx2.HTTPError:
-                return False
-
         port = url.rpartition(":")[2]
         command = gstd_command(self.settings, f"api-{port}", "api", env={"GSTD_PORT": port})
-        return ManagedProcess(command, ready=is_well)
+        return ManagedProcess(command, ready=partial(is_well, url))
 
     def _gstd(self, kind: str, number: int) -> ManagedProcess:
         return ManagedProcess(gstd_command(self.settings, f"{kind}-{number}", kind))

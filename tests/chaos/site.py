@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Self
 
 import asyncpg
-import httpx2
 import msgspec
 
 from gstd.cli.stack import bootstrap, free_port, gstd_command, migrate_database
@@ -23,7 +22,7 @@ from gstd.protocol.jobs import InputRange, JobRequest
 from gstd.protocol.people import AccountRequest, NewAccount
 from gstd.protocol.types import Asset, Role
 from gstd.sdk import Client
-from tests.e2e.processes import descendants, kill
+from tests.e2e.processes import descendants, is_well, kill
 from tests.servers import until
 from tests.world import MODULE
 
@@ -62,11 +61,7 @@ class Site:
 
     async def is_well(self) -> bool:
         """Whether the API answers and reaches its database."""
-        try:
-            async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
-                return (await http.get(f"{self.url}/api/v1/health")).status_code == 200
-        except httpx2.HTTPError:
-            return False
+        return await is_well(self.url)
 
     def kill_postgres(self) -> None:
         """SIGKILL for the server and all its backends, as when the machine goes down."""

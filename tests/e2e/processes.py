@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx2
+
 T = TypeVar("T")
 
 WITHIN_S = 90.0
@@ -74,6 +76,15 @@ def kill(pid: int) -> None:
     """End a process without a word."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+async def is_well(url: str) -> bool:
+    """Whether an API answers there and reaches its stores."""
+    try:
+        async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
+            return (await http.get(f"{url}/api/v1/health")).status_code == 200
+    except httpx2.HTTPError:
+        return False
 
 
 @contextlib.contextmanager

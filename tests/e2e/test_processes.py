@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -21,11 +22,13 @@ from gstd.protocol.graphs import JobInput
 from gstd.protocol.jobs import JobRequest, JobView
 from gstd.protocol.types import Asset
 from gstd.sdk.client import Client
-from tests.e2e.processes import gstd, stopping
+from tests.e2e.processes import gstd, is_well, stopping
+from tests.servers import until
 from tests.world import MODULE
 
 TASKS = 24
 REWARD = 2_000_000
+UP_WITHIN_S = 60.0
 
 
 def free_port() -> int:
@@ -86,6 +89,8 @@ async def share_a_job(site: Site) -> None:
     (first_api, first), (_, second) = site.api(), site.api()
     schedulers = [site.run("scheduler") for _ in range(2)]
     referees = [site.run("referee") for _ in range(2)]
+    for url in (first, second):
+        await until(partial(is_well, url), UP_WITHIN_S)
     async with Client(first, credentials.api_key) as client:
         for url in (first, second):
             code = (await client.new_enrolment_code()).code
@@ -94,11 +99,11 @@ async def share_a_job(site: Site) -> None:
         module = await client.upload_module(MODULE.read_bytes(), "mandelbrot")
         job = await client.post_job(request(module.id))
     async with Client(second, credentials.api_key) as client:
-        await until(client, job.id, lambda job: job.counts.accepted >= 2)
+        await when(client, job.id, lambda job: job.counts.accepted >= 2)
         for process in (first_api, schedulers[0], referees[0]):
             process.kill()
         await client.wait_for_job(job.id)
-        ended = await until(client, job.id, lambda job: job.counts.paid == TASKS)
+        ended = await when(client, job.id, lambda job: job.counts.paid == TASKS)
         assert ended.counts.accepted == TASKS
         assert ended.money.released_nano == str(TASKS * REWARD)
         assert ended.money.locked_nano == "0"
@@ -108,7 +113,7 @@ async def share_a_job(site: Site) -> None:
         assert await client.recorded_errors() == []
 
 
-async def until(client: Client, job_id: UUID, condition: Callable[[JobView], bool]) -> JobView:
+async def when(client: Client, job_id: UUID, condition: Callable[[JobView], bool]) -> JobView:
     """The job once the condition holds."""
     async with asyncio.timeout(60):
         job = await client.job(job_id)
