@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gstd.protocol.people import DeviceView, EnrolmentCode
+    from gstd.sandbox.walls import Walls
     from gstd.sdk.device import DeviceClient
     from gstd.worker.status import Counters, Ending, WorkerEvent
 
@@ -136,7 +137,12 @@ async def _start(
                 ),
             )
             err.print(f"working for {address} as {name}, {slots} at a time; Ctrl-C stops")
+            err.print(sandbox.walls.words, style=_style(sandbox.walls), soft_wrap=True)
             return await run_until_signal(worker)
+
+
+def _style(walls: Walls) -> str:
+    return "bold yellow" if walls.missing else "dim"
 
 
 class Enrolment:

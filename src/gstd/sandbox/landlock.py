@@ -16,7 +16,7 @@ _CREATE_RULESET: Final = 444
 _RESTRICT_SELF: Final = 446
 _ASK_VERSION: Final = 1
 
-_FILE_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16, 9: 17}
+_FILE_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}
 """How many rights on files there are from which version of Landlock on."""
 
 _NET_SINCE: Final = 4

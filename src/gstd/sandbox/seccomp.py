@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import platform
+import os
 import struct
 from collections.abc import Mapping
 from typing import Final
@@ -40,40 +40,30 @@ class Processor(msgspec.Struct, frozen=True):
     allowed: Mapping[str, int]
 
 
-# Found by running and compiling modules with one call at a time forbidden (decision 26).
-# What is not here and why: `open*`, `socket`, `clone*`, `execve`, `kill`, `ptrace` reach beyond the
-# process; `prlimit64` reaches the parent's limits; `ioctl`, `fcntl`, `dup` nobody needs.
+# Found by forbidding one call at a time while modules compile and run (decision 26). Those marked
+# "seldom" were not needed then; they stay because a larger module or a busier moment needs them.
+# What is not here and why: files, sockets, `clone`, `execve`, `kill`, `ptrace` reach beyond the
+# process, `prlimit64` reaches the limits of the parent. What is used without need (`ioctl`, which
+# asks whether standard error is a terminal) takes the refusal well.
 PROCESSORS: Final = {
     "x86_64": Processor(
         architecture=0xC000_003E,
         seccomp=317,
         allowed={
-            # the answer into the pipe; the only other open file is /dev/null
-            "write": 1,
-            "close": 3,
-            # memory: Python's, the engine's, the module's; code is made executable by mprotect
+            "write": 1,  # the answer into the pipe; the only other open file is /dev/null
             "mmap": 9,
-            "mprotect": 10,
+            "mprotect": 10,  # makes compiled code executable
             "munmap": 11,
             "brk": 12,
-            "mremap": 25,
-            "madvise": 28,
-            # traps of the module arrive as signals on a stack of their own
-            "rt_sigaction": 13,
-            "rt_sigprocmask": 14,
+            "mremap": 25,  # seldom: large buffers that grow
+            "madvise": 28,  # seldom: gives memory back
+            "rt_sigaction": 13,  # traps of the module arrive as signals ...
             "rt_sigreturn": 15,
-            "sigaltstack": 131,
-            # locks, and the seeds of hash tables
-            "futex": 202,
-            "getrandom": 318,
-            # the engine asks where its stack ends and on which thread it is
-            "gettid": 186,
-            "sched_getaffinity": 204,
-            # fresh code must reach every core (aarch64)
-            "membarrier": 324,
-            # where the vDSO cannot tell the time
-            "clock_gettime": 228,
-            "exit": 60,
+            "sigaltstack": 131,  # ... on a stack of their own
+            "rt_sigprocmask": 14,  # seldom: abort
+            "futex": 202,  # seldom: locks
+            "getrandom": 318,  # seldom: seeds of hash tables
+            "clock_gettime": 228,  # seldom: where the vDSO cannot tell the time
             "exit_group": 231,
         },
     ),
@@ -82,7 +72,6 @@ PROCESSORS: Final = {
         seccomp=277,
         allowed={
             "write": 64,
-            "close": 57,
             "mmap": 222,
             "mprotect": 226,
             "munmap": 215,
@@ -90,17 +79,14 @@ PROCESSORS: Final = {
             "mremap": 216,
             "madvise": 233,
             "rt_sigaction": 134,
-            "rt_sigprocmask": 135,
             "rt_sigreturn": 139,
             "sigaltstack": 132,
+            "rt_sigprocmask": 135,
             "futex": 98,
             "getrandom": 278,
-            "gettid": 178,
-            "sched_getaffinity": 123,
-            "membarrier": 283,
             "clock_gettime": 113,
-            "exit": 93,
             "exit_group": 94,
+            "membarrier": 283,  # fresh code must reach every core
         },
     ),
 }
@@ -125,16 +111,24 @@ def program(architecture: int, answers: Mapping[int, int], otherwise: int) -> by
     return b"".join(_INSTRUCTION.pack(*step) for step in steps)
 
 
+def _allowlist(processor: Processor) -> bytes:
+    answers = dict.fromkeys(processor.allowed.values(), ALLOW)
+    return program(processor.architecture, answers, refuse(errno.EPERM))
+
+
+_MACHINE: Final = os.uname().machine
+_ALLOWLISTS: Final = {name: _allowlist(processor) for name, processor in PROCESSORS.items()}
+"""Made before the forks, because every child needs one."""
+
+
 def lock(linux: Linux) -> None:
     """Allow this process nothing but the calls of a run, for ever.
 
     Needs ``no_new_privs``. Raises ``OSError`` where the kernel or the processor has no filter.
     """
-    processor = PROCESSORS.get(platform.machine())
-    if processor is None:
-        raise OSError(errno.ENOSYS, f"no numbers of system calls for {platform.machine()}")
-    answers = dict.fromkeys(processor.allowed.values(), ALLOW)
-    install(linux, processor, program(processor.architecture, answers, refuse(errno.EPERM)))
+    if _MACHINE not in PROCESSORS:
+        raise OSError(errno.ENOSYS, f"the system calls of {_MACHINE} are not listed")
+    install(linux, PROCESSORS[_MACHINE], _ALLOWLISTS[_MACHINE])
 
 
 class _Program(ctypes.Structure):
