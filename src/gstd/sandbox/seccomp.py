@@ -1,7 +1,8 @@
 """A seccomp filter: the few system calls of a run, everything else is "not permitted".
 
-A filter is a program for the kernel's classic BPF machine. It looks only at the processor's
-architecture and the number of the call, which lets the kernel remember its answers in a bitmap.
+A filter is a program for the kernel's classic BPF machine. It looks at the processor's architecture
+and the number of the call, which lets the kernel remember its answers in a bitmap; only of ``mmap``
+it reads an argument.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,12 +24,18 @@ _ERRNO: Final = 0x0005_0000
 
 _SET_MODE_FILTER: Final = 1
 
-# BPF: load a word of the call's description, jump if equal, return.
+# BPF: load a word of the call's description, jump if equal, jump if any bit is set, return.
 _LOAD: Final = 0x20
 _IF_EQUAL: Final = 0x15
+_IF_ANY: Final = 0x45
 _RETURN: Final = 0x06
 _NUMBER_AT: Final = 0
 _ARCHITECTURE_AT: Final = 4
+_FLAGS_OF_MMAP_AT: Final = 40
+_UNCOUNTED: Final = 0x101
+"""``MAP_SHARED`` and ``MAP_GROWSDOWN``: memory that ``RLIMIT_DATA`` does not count."""
+
+_Step = tuple[int, int, int, int]
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 
 
@@ -51,7 +58,7 @@ PROCESSORS: Final = {
         seccomp=317,
         allowed={
             "write": 1,  # the answer into the pipe; the only other open file is /dev/null
-            "mmap": 9,
+            "mmap": 9,  # private memory only
             "mprotect": 10,  # makes compiled code executable
             "munmap": 11,
             "brk": 12,
@@ -97,13 +104,19 @@ def refuse(error: int) -> int:
     return _ERRNO | error
 
 
-def program(architecture: int, answers: Mapping[int, int], otherwise: int) -> bytes:
-    """A filter that answers calls by number. Calls of another architecture kill the process."""
+def program(
+    architecture: int, answers: Mapping[int, int], otherwise: int, first: Sequence[_Step] = ()
+) -> bytes:
+    """A filter that answers calls by number. Calls of another architecture kill the process.
+
+    The steps ``first`` find the number loaded and must leave it so.
+    """
     steps = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_IF_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
+        *first,
     ]
     for number, answer in answers.items():
         steps += [(_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
@@ -112,8 +125,16 @@ def program(architecture: int, answers: Mapping[int, int], otherwise: int) -> by
 
 
 def _allowlist(processor: Processor) -> bytes:
+    no = refuse(errno.EPERM)
+    counted_memory_only = (
+        (_IF_EQUAL, 0, 4, processor.allowed["mmap"]),
+        (_LOAD, 0, 0, _FLAGS_OF_MMAP_AT),
+        (_IF_ANY, 0, 1, _UNCOUNTED),
+        (_RETURN, 0, 0, no),
+        (_RETURN, 0, 0, ALLOW),
+    )
     answers = dict.fromkeys(processor.allowed.values(), ALLOW)
-    return program(processor.architecture, answers, refuse(errno.EPERM))
+    return program(processor.architecture, answers, no, counted_memory_only)
 
 
 _MACHINE: Final = os.uname().machine

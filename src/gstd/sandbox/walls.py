@@ -29,10 +29,9 @@ class Walls(msgspec.Struct, frozen=True):
         """One line: the cage of this machine."""
         if not self.missing:
             return f"modules run caged by {' and '.join(self.standing)}"
-        lost = " and ".join(self.missing)
-        rest = f", only by {' and '.join(self.standing)}" if self.standing else ""
-        return (
-            f"WEAK CAGE: this system has no {lost}. Modules of strangers are held by the engine "
-            f"and by limits{rest}; a hole in the engine would reach "
-            + ("what this user may." if self.standing else "everything this user may.")
-        )
+        if self.standing:
+            rest = f"Only {' and '.join(self.standing)} would hold a module"
+        else:
+            rest = "Nothing but a few limits would hold a module"
+        lost = " and no ".join(self.missing)
+        return f"WEAK CAGE: this system has no {lost}. {rest} that breaks out of the engine."
