@@ -137,12 +137,13 @@ async def _start(
                 ),
             )
             err.print(f"working for {address} as {name}, {slots} at a time; Ctrl-C stops")
-            err.print(sandbox.walls.words, style=_style(sandbox.walls), soft_wrap=True)
+            say_walls(sandbox.walls)
             return await run_until_signal(worker)
 
 
-def _style(walls: Walls) -> str:
-    return "bold yellow" if walls.missing else "dim"
+def say_walls(walls: Walls) -> None:
+    """What protects this machine from the modules it runs; loudly if something is missing."""
+    err.print(walls.words, style="bold yellow" if walls.missing else "dim", soft_wrap=True)
 
 
 class Enrolment:

@@ -82,7 +82,11 @@ class Sandbox:
     async def __aenter__(self) -> Self:
         walls = (await self._connect()).walls
         if walls.missing:  # said once: a zygote that replaces a dead one finds the same kernel
-            log.warning("sandbox_cage_weak", missing=[wall.value for wall in walls.missing], text=walls.words)
+            log.warning(
+                "sandbox_cage_weak",
+                missing=[wall.value for wall in walls.missing],
+                text=walls.words,
+            )
         return self
 
     async def __aexit__(

@@ -124,7 +124,8 @@ def program(
     return b"".join(_INSTRUCTION.pack(*step) for step in steps)
 
 
-def _allowlist(processor: Processor) -> bytes:
+def allowlist(processor: Processor) -> bytes:
+    """The filter for a run: the calls of the list, everything else is "not permitted"."""
     no = refuse(errno.EPERM)
     counted_memory_only = (
         (_IF_EQUAL, 0, 4, processor.allowed["mmap"]),
@@ -138,7 +139,7 @@ def _allowlist(processor: Processor) -> bytes:
 
 
 _MACHINE: Final = os.uname().machine
-_ALLOWLISTS: Final = {name: _allowlist(processor) for name, processor in PROCESSORS.items()}
+_ALLOWLISTS: Final = {name: allowlist(processor) for name, processor in PROCESSORS.items()}
 """Made before the forks, because every child needs one."""
 
 
