@@ -1,8 +1,10 @@
 """A program that enters the cage and tells, line by line, what it could still do there.
 
-``inmate.py {attempts|burn|tile|box} [--user UID] [--without WALLS] [--fallen WALLS]``. Kernels that
-lack a wall are simulated by a filter that answers its system call with "not implemented":
-``--without`` from the start, ``--fallen`` after the trial of the walls.
+``inmate.py {attempts|burn|tile|box} [--user UID] [--without WALLS]
+[--answer ERRNO] [--fallen WALLS]``
+
+Kernels that lack a wall are simulated by a filter that answers its call with an error or, for
+``--answer 0``, with a lie: ``--without`` from the start, ``--fallen`` after the trial of the walls.
 """
 
 from __future__ import annotations
@@ -45,10 +47,10 @@ TILE = TaskInput(args=("3", "2", "8", "64", "500"))
 MANDELBROT = Path(__file__).parents[3] / "examples/mandelbrot/mandelbrot.wasm"
 
 
-def forget(linux: Linux, walls: Iterable[str]) -> None:
+def forget(linux: Linux, walls: Iterable[str], error: int = errno.ENOSYS) -> None:
     """From now on this process and its children have a kernel without these walls."""
     numbers = {Wall.LANDLOCK: CREATE_RULESET, Wall.SECCOMP: HERE.seccomp}
-    answers = {numbers[Wall(wall)]: seccomp.refuse(errno.ENOSYS) for wall in walls}
+    answers = {numbers[Wall(wall)]: seccomp.refuse(error) for wall in walls}
     if answers:
         linux.prctl(38, 1)  # no_new_privs
         steps = seccomp.program(HERE.architecture, answers, seccomp.ALLOW)
@@ -199,6 +201,7 @@ def main() -> None:
     parser.add_argument("--user", type=int)
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--fallen", nargs="*", default=[])
+    parser.add_argument("--answer", type=int, default=errno.ENOSYS)
     given = parser.parse_args()
     linux = Linux()
     MODULE = MANDELBROT.read_bytes()
@@ -207,7 +210,7 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(given.user, given.user, given.user)
         os.setresuid(given.user, given.user, given.user)
-    forget(linux, given.without)
+    forget(linux, given.without, given.answer)
     if given.what == "box":
         asyncio.run(box())
         return
