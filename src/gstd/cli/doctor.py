@@ -41,12 +41,16 @@ TINY = JobInput(args=("0", "0", "1", "8", "50"))
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check: what was looked at, whether it is well, and what was seen."""
+    """One check: what was looked at, whether it is well, and what was seen.
+
+    ``weak`` is what works, but with less protection than elsewhere.
+    """
 
     check: str
     ok: bool
     seen: str
     hint: str = ""
+    weak: bool = False
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -61,6 +65,12 @@ class DoctorError(GstdError):
 
     code = "unwell"
     hint = "Look at the logs in the state folder."
+
+
+class WeaknessError(GstdError):
+    """A check found something that works, but not as safely as it should."""
+
+    code = "weak"
 
 
 def run_doctor(*, url: str | None, api_key: str | None, as_json: bool) -> None:
@@ -78,6 +88,7 @@ async def _diagnose(url: str | None, api_key: str | None) -> Diagnosis:
         ("health", _health),
         ("schema", _schema),
         ("recorded errors", _errors),
+        ("cage of modules here", _cage),
         ("a tiny paid job", lambda client: _tiny_job(client, credentials.url)),
         ("ledger", _ledger),
     ]
@@ -86,6 +97,9 @@ async def _diagnose(url: str | None, api_key: str | None) -> Diagnosis:
         for name, check in checks:
             try:
                 findings.append(Finding(check=name, ok=True, seen=await check(client)))
+            except WeaknessError as weakness:
+                seen, hint = weakness.detail, weakness.advice
+                findings.append(Finding(check=name, ok=True, seen=seen, hint=hint, weak=True))
             except GstdError as error:
                 hint = error.advice
                 findings.append(Finding(check=name, ok=False, seen=error.detail, hint=hint))
@@ -119,6 +133,17 @@ async def _errors(client: Client) -> str:
             hint="List them with `gstd admin errors`.",
         )
     return "none in the last hour"
+
+
+async def _cage(_client: Client) -> str:
+    with tempfile.TemporaryDirectory(prefix="gstd-doctor-") as folder:
+        async with Sandbox(Path(folder)) as sandbox:
+            walls = sandbox.walls
+    if walls.missing:
+        raise WeaknessError(
+            walls.words, hint="Run workers on Linux 5.13 or newer with landlock and seccomp on."
+        )
+    return walls.words
 
 
 async def _ledger(client: Client) -> str:
@@ -190,9 +215,22 @@ async def _compute(client: Client, url: str, job: JobView, folder: Path) -> JobV
 
 
 def _rows(diagnosis: Diagnosis) -> Table:
-    rows = table("All systems operational" if diagnosis.ok else "Not well", "", "check", "seen")
+    rows = table(_title(diagnosis), "", "check", "seen")
     for finding in diagnosis.findings:
-        mark = "[green]ok[/]" if finding.ok else "[bold red]no[/]"
-        seen = finding.seen if finding.ok else f"{finding.seen}\n[dim]{finding.hint}[/]"
-        rows.add_row(mark, finding.check, seen)
+        seen = f"{finding.seen}\n[dim]{finding.hint}[/]" if finding.hint else finding.seen
+        rows.add_row(_mark(finding), finding.check, seen)
     return rows
+
+
+def _title(diagnosis: Diagnosis) -> str:
+    if not diagnosis.ok:
+        return "Not well"
+    if any(finding.weak for finding in diagnosis.findings):
+        return "Operational, but weak"
+    return "All systems operational"
+
+
+def _mark(finding: Finding) -> str:
+    if finding.weak:
+        return "[bold yellow]weak[/]"
+    return "[green]ok[/]" if finding.ok else "[bold red]no[/]"

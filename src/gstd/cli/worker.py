@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gstd.protocol.people import DeviceView, EnrolmentCode
+    from gstd.sandbox.walls import Walls
     from gstd.sdk.device import DeviceClient
     from gstd.worker.status import Counters, Ending, WorkerEvent
 
@@ -136,7 +137,13 @@ async def _start(
                 ),
             )
             err.print(f"working for {address} as {name}, {slots} at a time; Ctrl-C stops")
+            say_walls(sandbox.walls)
             return await run_until_signal(worker)
+
+
+def say_walls(walls: Walls) -> None:
+    """What protects this machine from the modules it runs; loudly if something is missing."""
+    err.print(walls.words, style="bold yellow" if walls.missing else "dim", soft_wrap=True)
 
 
 class Enrolment:

@@ -16,6 +16,7 @@ import msgspec
 import gstd
 from gstd.sandbox.errors import HostFault
 from gstd.sandbox.profile import PROFILE
+from gstd.sandbox.walls import Walls
 from gstd.sandbox.wire import (
     FROM_ZYGOTE,
     LENGTH_BYTES,
@@ -54,6 +55,7 @@ class ZygoteLink:
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._listener: asyncio.Task[None] | None = None
+        self.walls = Walls(())
 
     @classmethod
     async def start(cls, folder: Path, compile_cpu_seconds: int) -> ZygoteLink:
@@ -157,8 +159,9 @@ class ZygoteLink:
             first = await self._receive()
         except (asyncio.IncompleteReadError, msgspec.MsgspecError):
             raise HostFault("The sandbox process does not start.") from None
-        if first != Ready(PROFILE):
+        if not isinstance(first, Ready) or first.profile != PROFILE:
             raise HostFault(f"The sandbox process has another engine than {PROFILE}.")
+        self.walls = first.walls
 
     async def _receive(self) -> FromZygote:
         head = await self._answers.readexactly(LENGTH_BYTES)

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Final, Self
 from weakref import WeakValueDictionary
 
+import structlog
+
 from gstd.protocol.execution import Limits, Outcome, TaskInput
 from gstd.sandbox.errors import (
     REFUSALS,
@@ -25,6 +27,7 @@ from gstd.sandbox.errors import (
 from gstd.sandbox.inspect import MAX_MODULE_BYTES
 from gstd.sandbox.link import ZygoteLink
 from gstd.sandbox.profile import PROFILE
+from gstd.sandbox.walls import Walls
 from gstd.sandbox.wire import (
     ENCODER,
     Answer,
@@ -40,6 +43,8 @@ from gstd.sandbox.wire import (
 )
 
 __all__ = ["PROFILE", "Sandbox"]
+
+log = structlog.get_logger()
 
 _GRACE_SECONDS: Final = 30.0
 """How much later than its own deadlines the zygote may answer before it counts as stuck."""
@@ -75,7 +80,13 @@ class Sandbox:
         self._compiling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
-        await self._connect()
+        walls = (await self._connect()).walls
+        if walls.missing:  # said once: a zygote that replaces a dead one finds the same kernel
+            log.warning(
+                "sandbox_cage_weak",
+                missing=[wall.value for wall in walls.missing],
+                text=walls.words,
+            )
         return self
 
     async def __aexit__(
@@ -93,6 +104,11 @@ class Sandbox:
     def zygote_pid(self) -> int | None:
         """Process id of the fork server, for supervision."""
         return None if self._link is None else self._link.pid
+
+    @property
+    def walls(self) -> Walls:
+        """Which walls of the kernel stand around every module; none before the start."""
+        return Walls(()) if self._link is None else self._link.walls
 
     async def run(self, module: bytes | Path, task: TaskInput, limits: Limits) -> Outcome:
         """Run a module on one input and tell how it ended.

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from gstd.protocol.execution import Limits, Outcome
+from gstd.sandbox.walls import Walls
 
 _LENGTH: Final = struct.Struct(">I")
 LENGTH_BYTES: Final = _LENGTH.size
@@ -55,6 +56,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The zygote has loaded the engine. The first frame it sends."""
 
     profile: str
+    walls: Walls
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -26,6 +26,7 @@ from gstd.sandbox import cage
 from gstd.sandbox.cache import ArtefactCache
 from gstd.sandbox.child import compile_module, run_module
 from gstd.sandbox.errors import ModuleDoesNotCompile
+from gstd.sandbox.linux import Linux
 from gstd.sandbox.profile import PROFILE
 from gstd.sandbox.wire import (
     ENCODER,
@@ -78,8 +79,7 @@ class Zygote:
         self._compile_cpu_seconds = compile_cpu_seconds
         self._requests = requests
         self._answers = answers
-        self._libc = cage.load_prctl()
-        self._pid = os.getpid()
+        self._cage = cage.Cage(Linux.here())
         self._children: dict[int, _Child] = {}
         self._unread = bytearray()
         self._selector = selectors.DefaultSelector()
@@ -88,7 +88,7 @@ class Zygote:
     def serve(self) -> None:
         """Work until the parent is gone, then leave no child behind."""
         try:
-            self._answer(Ready(PROFILE))
+            self._answer(Ready(PROFILE, self._cage.walls))
             while self._turn():
                 self._kill_late()
         except BrokenPipeError:
@@ -184,9 +184,7 @@ class Zygote:
             raise
         else:
             if pid == 0:
-                _live(
-                    work, write_end, partial(cage.enter, write_end, self._pid, bounds, self._libc)
-                )
+                _live(work, write_end, partial(self._cage.enter, write_end, bounds))
             return read_end, pid
         finally:
             os.close(write_end)
@@ -262,8 +260,8 @@ def _epitaph(request: Compile | Run, status: int) -> Answer:
 def _live(work: Callable[[], FromChild], pipe: int, enter: Callable[[], None]) -> NoReturn:
     """The whole life of a child. Never returns into the zygote's code."""
     try:
-        enter()
         try:
+            enter()
             message: FromChild = work()
         except Exception as error:  # noqa: BLE001 - whatever it is, the module did not do it
             message = Fault(f"The child failed: {type(error).__name__}: {error}"[:500])

@@ -16,6 +16,7 @@ import wasmtime
 from gstd.protocol.execution import Limits, Status, TaskInput
 from gstd.sandbox import errors
 from gstd.sandbox.runner import Sandbox
+from gstd.sandbox.walls import Wall, Walls
 
 LONG = Limits(fuel=10**15, wall_ms=60_000)
 FOREVER = bytes(
@@ -120,8 +121,10 @@ async def test_a_killed_zygote_takes_its_children_along_and_is_replaced(tmp_path
         assert box.zygote_pid != first
 
 
-def caged(pid: int) -> bool:
-    """Whether the child has finished locking itself up (limits are set last)."""
+def caged(pid: int, walls: Walls) -> bool:
+    """Whether the child has finished locking itself up: limits, then the filter."""
+    if Wall.SECCOMP in walls.standing and "Seccomp:\t2" not in proc_status(pid):
+        return False
     lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
     sizes = {line[:25].strip(): line[26:47].strip() for line in lines}
     return sizes["Max file size"] == "0" and sizes["Max core file size"] == "0"
@@ -138,7 +141,7 @@ async def test_the_child_is_locked_up(tmp_path: Path) -> None:
         assert box.zygote_pid is not None
         (child,) = await until_running(box.zygote_pid)
         async with asyncio.timeout(10):
-            while not caged(child):  # noqa: ASYNC110 - the kernel has no event
+            while not caged(child, box.walls):  # noqa: ASYNC110 - the kernel has no event
                 await asyncio.sleep(0)
         assert "NoNewPrivs:\t1" in proc_status(child)
         (other,) = [name for name in open_files(child) if name != os.devnull]
