@@ -47,7 +47,7 @@ class Processor(msgspec.Struct, frozen=True):
     allowed: Mapping[str, int]
 
 
-# Found by forbidding one call at a time while modules compile and run (decision 26). Those marked
+# Found by forbidding one call at a time while modules compile and run (decision 25). Those marked
 # "seldom" were not needed then; they stay because a larger module or a busier moment needs them.
 # What is not here and why: files, sockets, `clone`, `execve`, `kill`, `ptrace` reach beyond the
 # process, `prlimit64` reaches the limits of the parent. What is used without need (`ioctl`, which
