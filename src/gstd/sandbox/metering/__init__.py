@@ -1,0 +1,8 @@
+"""Rewrites a module so that it counts its own fuel, alike in every engine.
+
+``docs/reference/metering.md`` specifies every byte of it.
+"""
+
+from gstd.sandbox.metering.rewrite import Metered, MeteringLimits, rewrite
+
+__all__ = ["Metered", "MeteringLimits", "rewrite"]
