@@ -3,6 +3,7 @@
 ``docs/reference/metering.md`` specifies every byte of it.
 """
 
-from gstd.sandbox.metering.rewrite import Metered, MeteringLimits, rewrite
+from gstd.sandbox.metering.layout import MeteringLimits
+from gstd.sandbox.metering.rewrite import Metered, rewrite
 
 __all__ = ["Metered", "MeteringLimits", "rewrite"]

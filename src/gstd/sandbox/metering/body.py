@@ -79,16 +79,16 @@ class Body:
     def _read_locals(self, at: int) -> None:
         """Where the locals' declarations lie; ``read_sections`` has bounded them."""
         groups, at = read_u32(self.code, at)
-        self.groups: Final = groups
+        self.groups = groups
         begin, count, words = at, 0, 0
         for _ in range(groups):
             number, at = read_u32(self.code, at)
             count += number
             words += number * (1 + (self.code[at] in _WIDE))
             at += 1
-        self.declarations: Final = self.code[begin:at]
-        self.declared_words: Final = words
-        self.locals: Final = len(self.kind.params) + count
+        self.declarations = self.code[begin:at]
+        self.declared_words = words
+        self.locals = len(self.kind.params) + count
         self.at = self.run = at
 
     def _local(self, kind: int) -> int:

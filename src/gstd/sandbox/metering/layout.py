@@ -16,7 +16,7 @@ from gstd.sandbox.metering.decode import Arity
 from gstd.sandbox.metering.emit import u32
 from gstd.sandbox.sections import FUNCTION, MAX_TABLES, FuncType, Sections
 
-ORDER: Final = (1, 2, 3, 4, 5, 6, 7, 9, 12, 10, 11)
+ORDER: Final[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 9, 12, 10, 11)
 """Sections of a metered module in their order: no custom ones (0), no start (8)."""
 
 TYPES, TABLES, MEMORIES, GLOBALS, EXPORTS, CODE = 1, 4, 5, 6, 7, 10
@@ -104,8 +104,8 @@ def _check_names(sections: Sections) -> None:
             raise ModuleUnsupportedFeature(
                 f"The module imports {item.module}.{item.name}, which is not a function."
             )
-    names = [item.name for item in (*sections.imports, *sections.exports)]
-    for name in (*names, *(item.module for item in sections.imports)):
+    names = [name for item in sections.imports for name in (item.module, item.name)]
+    for name in (*names, *(item.name for item in sections.exports)):
         if name.startswith(RESERVED):
             raise ModuleReservedName(f"The module imports or exports the name {name!r}.")
 

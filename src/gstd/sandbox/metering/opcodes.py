@@ -124,7 +124,18 @@ def _numbers() -> None:
 
 def _vectors() -> None:
     _add(_simd_span(35, 255), "vv:v")
-    unary = (77, *_span(94, 98), *_span(103, 106), 116, 117, 122, *_span(124, 129), 148, 160, 161)
+    unary: tuple[int, ...] = (
+        77,
+        *_span(94, 98),
+        *_span(103, 106),
+        116,
+        117,
+        122,
+        *_span(124, 129),
+        148,
+        160,
+        161,
+    )
     unary += (*_span(135, 138), *_span(167, 170), 192, 193, *_span(199, 202), 224, 225, 227)
     _add(_simd(*unary, 236, 237, 239, *_span(248, 255)), "v:v")
     _add(_simd(83, 99, 100, 131, 132, 163, 164, 195, 196), "v:i")
@@ -137,10 +148,17 @@ def _vectors() -> None:
     _add(_simd(14), "vv:v")
     for number, kind in ((15, "i"), (16, "i"), (17, "i"), (18, "I"), (19, "f"), (20, "F")):
         _add(_simd(number), f"{kind}:v")
-    for numbers, kind in (((21, 22, 24, 25, 27), "i"), ((29,), "I"), ((31,), "f"), ((33,), "F")):
-        _add(_simd(*numbers), f"v:{kind}", LANE)
-    for numbers, kind in (((23, 26, 28), "i"), ((30,), "I"), ((32,), "f"), ((34,), "F")):
-        _add(_simd(*numbers), f"v{kind}:v", LANE)
+    for number, signature in (
+        *((number, "v:i") for number in (21, 22, 24, 25, 27)),
+        *((number, "vi:v") for number in (23, 26, 28)),
+        (29, "v:I"),
+        (30, "vI:v"),
+        (31, "v:f"),
+        (32, "vf:v"),
+        (33, "v:F"),
+        (34, "vF:v"),
+    ):
+        _add(_simd(number), signature, LANE)
     _add(_simd(*_span(84, 87)), "iv:v", LANE_MEMARG)
     _add(_simd(*_span(88, 91)), "iv:", LANE_MEMARG)
     unused = (154, 162, 165, 166, 175, 176, 178, 179, 180, 187, 194, 197, 198, 207, 208, 210, 211)

@@ -1,0 +1,185 @@
+"""Every accepted instruction does in a metered module what it does in the original."""
+
+from __future__ import annotations
+
+import itertools
+
+import wasmtime
+
+from gstd.sandbox.metering import rewrite
+from gstd.sandbox.metering.emit import i32_const, u32
+from gstd.sandbox.metering.layout import assemble, exported
+from gstd.sandbox.metering.opcodes import (
+    BULK,
+    EIGHT,
+    FOUR,
+    IMMEDIATES,
+    LANE,
+    LANE_MEMARG,
+    LEB,
+    MEMARG,
+    NOTHING,
+    REFERENCE,
+    SIGNATURES,
+    SIMD,
+    SIXTEEN,
+    TWO_LEBS,
+)
+from tests.metered import CANONICAL, PLENTY, Instance
+
+VALUES = (
+    0,
+    1,
+    -1,
+    16,
+    3,
+    0x7F800001_7FC00001,  # NaNs with a payload, signalling and quiet
+    -0x000FFFFF_FFFFFFFF,
+    0x7FF00000_00000000,  # infinity
+    0x3FF80000_3FC00000,  # 1.5
+    -0x40080000_403FFFFF,
+    -(1 << 63),
+    0x41E00000_4F000000,  # 2 ** 31 as f64 and as f32
+    0x80000000,
+)
+RESULT = 1024
+PUSH = {  # an operand from the i64 parameter on the stack
+    "i": b"\xa7",
+    "I": b"",
+    "f": b"\xa7\xbe",
+    "F": b"\xbf",
+    "v": b"\xfd\x12",
+    "r": b"\xa7\x41\x03\x71\x25\x00",  # table.get (n & 3)
+}
+STORE = {  # a result into memory, behind its address
+    "i": b"\x36\x02\x00",
+    "I": b"\x37\x03\x00",
+    "f": b"\x38\x02\x00",
+    "F": b"\x39\x03\x00",
+    "v": b"\xfd\x0b\x04\x00",
+    "r": b"\xd1\x36\x02\x00",
+}
+RESULT_LOCAL = {"i": 0x7F, "I": 0x7E, "f": 0x7D, "F": 0x7C, "v": 0x7B, "r": 0x70}
+IMMEDIATE = {
+    NOTHING: b"",
+    LEB: b"\x00",
+    TWO_LEBS: b"\x00\x00",
+    MEMARG: b"\x00\x08",
+    LANE_MEMARG: b"\x00\x08\x01",
+    FOUR: b"\x01\x02\xa0\xff",
+    EIGHT: b"\x01\x02\x03\x04\x05\x06\xf0\xff",
+    SIXTEEN: bytes(range(16)),
+    LANE: b"\x01",
+    REFERENCE: b"\x70",
+}
+
+
+def encoded(opcode: int) -> bytes:
+    if opcode >= SIMD:
+        head = b"\xfd" + u32(opcode - SIMD)
+    elif opcode >= BULK:
+        head = b"\xfc" + u32(opcode - BULK)
+    else:
+        head = bytes((opcode,))
+    return head + IMMEDIATE[IMMEDIATES[opcode]]
+
+
+def function(opcode: int, signature: str) -> bytes:
+    """(param i64 …): the operands, the instruction, the result into memory."""
+    operands, results = signature.split(":")
+    local = len(operands)
+    code = b"".join(b"\x20" + u32(n) + PUSH[kind] for n, kind in enumerate(operands))
+    code += encoded(opcode)
+    if results:
+        code += b"\x21" + u32(local) + i32_const(RESULT) + b"\x20" + u32(local) + STORE[results]
+    declared = b"\x01\x01" + bytes((RESULT_LOCAL[results],)) if results else b"\x00"
+    return declared + code + b"\x0b"
+
+
+def module(opcodes: list[int]) -> bytes:
+    """One exported function for each opcode, with a memory, a table and segments to work on."""
+    bodies = [function(opcode, SIGNATURES[opcode]) for opcode in opcodes]
+    arities = [len(SIGNATURES[opcode].split(":")[0]) for opcode in opcodes]
+    names = [exported(f"op_{opcode:x}", 0, index) for index, opcode in enumerate(opcodes)]
+    names.append(exported("memory", 2, 0))
+    data = bytes(byte * 37 & 0xFF for byte in range(256))
+    return assemble(
+        {
+            1: u32(4) + b"".join(b"\x60" + u32(n) + b"\x7e" * n + b"\x00" for n in range(4)),
+            3: u32(len(bodies)) + b"".join(u32(arity) for arity in arities),
+            4: b"\x01\x70\x01\x04\x08",
+            5: b"\x01\x01\x01\x03",
+            6: b"\x01\x7e\x01\x42\x05\x0b",
+            7: u32(len(names)) + b"".join(names),
+            9: b"\x02\x00\x41\x01\x0b\x02\x00\x01\x01\x00\x02\x00\x01",
+            12: b"\x02",
+            10: u32(len(bodies)) + b"".join(u32(len(body)) + body for body in bodies),
+            11: b"\x02\x00\x41\x00\x0b" + u32(256) + data + b"\x01" + u32(256) + data,
+        }
+    )
+
+
+def arguments(count: int) -> list[tuple[int, ...]]:
+    if count < 3:
+        return list(itertools.product(VALUES, repeat=count))
+    return list(itertools.product(VALUES[:5], repeat=count))
+
+
+def test_every_instruction_gives_the_same_result_and_memory() -> None:
+    opcodes = sorted(SIGNATURES)
+    assert len(opcodes) > 400
+    assert sum(opcode >= SIMD for opcode in opcodes) == 236
+    original = module(opcodes)
+    before, after = Instance(original, CANONICAL), Instance(rewrite(original).wasm)
+    traps = 0
+    for opcode in opcodes:
+        name = f"op_{opcode:x}"
+        for args in arguments(len(SIGNATURES[opcode].split(":")[0])):
+            after.fuel = PLENTY
+            wanted, got = before.call(name, *args), after.call(name, *args)
+            assert (got, after.read(RESULT, 16)) == (wanted, before.read(RESULT, 16)), (name, args)
+            assert after.status(got) == ("trap" if wanted == "trap" else "ok")
+            traps += wanted == "trap"
+        assert after.memory() == before.memory(), name
+    assert traps > 100
+
+
+CONTROL = """
+    (memory (export "memory") 1)
+    (type $pair (func (result i32 i64)))
+    (type $one (func (param i32) (result i32)))
+    (table funcref (elem $double $twice))
+    (func $double (type $one) (i32.mul (local.get 0) (i32.const 2)))
+    (func $twice (type $one) (call $double (call $double (local.get 0))))
+    (func $pair (type $pair) (i32.const 7) (i64.const 8) (return) (unreachable))
+    (func (export "f") (param i32) (result i32) (local i32 i64)
+        (call $pair) (local.set 2) (local.set 1)
+        (block (result i32 i64)
+            (local.get 1) (local.get 2)
+            (br_if 0 (local.get 0))
+            (drop) (drop) (i32.const 100) (i64.const 50)
+            (br 0) (i64.add) (block (nop) (loop (br 1))) (if (i32.const 0) (then) (else (nop))))
+        (local.set 2) (local.set 1)
+        (block $c (block $b (block $a
+            (br_table $a $b $c (local.get 0)) (drop))
+            (local.set 1 (i32.add (local.get 1) (i32.const 10))))
+            (loop $l
+                (local.set 1 (i32.add (local.get 1) (i32.const 3)))
+                (br_if $l (i32.lt_u (local.get 1) (i32.const 90)))))
+        (if (result i32) (i32.gt_s (local.get 0) (i32.const 2))
+            (then (call_indirect (type $one) (local.get 1) (i32.const 1)))
+            (else (return (call_indirect (type $one) (local.get 1) (local.get 0)))))
+        (select (local.get 1) (i32.eq (local.get 0) (i32.const 5)))
+        (i32.add (i32.wrap_i64 (local.get 2))))
+"""
+
+
+def test_control_flow_ends_in_the_same_place() -> None:
+    original = bytes(wasmtime.wat2wasm(f"(module {CONTROL})"))
+    rewritten = rewrite(original).wasm
+    for argument in (*range(8), -1):
+        before, after = Instance(original), Instance(rewritten)
+        after.fuel = PLENTY
+        wanted, got = before.call("f", argument), after.call("f", argument)
+        assert got == wanted
+        assert wanted == "trap" or after.depth == Instance(rewritten).depth
