@@ -117,36 +117,43 @@ def _cpu_seconds(start: Callable[[], None]) -> float:
     return time.process_time() - begin
 
 
-def _large(functions: int = 4_000) -> bytes:
+BODY = """(func $f{number} (param i32) (result i32) (local f64 i64 i32)
+    (block $out (loop $l
+        (br_if $out (i32.eqz (local.get 0)))
+        (i32.store offset={number} (local.get 3) (i32.add (local.get 3)
+            (i32.load offset=16 (i32.and (local.get 0) (i32.const 4092)))))
+        (if (i32.and (local.get 0) (i32.const 1))
+            (then (local.set 1 (f64.mul (f64.add (local.get 1) (f64.const 1.25))
+                (f64.convert_i32_s (local.get 0)))))
+            (else (local.set 2 (i64.xor (i64.rotl (local.get 2) (i64.const 7))
+                (i64.const {number})))))
+        (local.set 3 (i32.wrap_i64 (i64.add (local.get 2) (i64.trunc_sat_f64_s (local.get 1)))))
+        (local.set 0 (call $f{next} (i32.shr_u (local.get 0) (i32.const 1))))
+        (br $l)))
+    (local.get 3))"""
+
+
+def _large(functions: int = 8_000) -> bytes:
     """A module of about a megabyte in which each function has loops, calls, memory and floats."""
-    bodies = []
-    for number in range(functions):
-        bodies.append(f"""(func $f{number} (param i32) (result i32) (local f64 i64 i32)
-            (block $out (loop $l
-                (br_if $out (i32.eqz (local.get 0)))
-                (i32.store offset={number} (local.get 3) (i32.add (local.get 3)
-                    (i32.load offset=16 (i32.and (local.get 0) (i32.const 4092)))))
-                (if (i32.and (local.get 0) (i32.const 1))
-                    (then (local.set 1 (f64.mul (f64.add (local.get 1) (f64.const 1.25))
-                        (f64.convert_i32_s (local.get 0)))))
-                    (else (local.set 2 (i64.xor (i64.rotl (local.get 2) (i64.const 7))
-                        (i64.const {number * 7919})))))
-                (local.set 3 (i32.wrap_i64 (i64.add (local.get 2)
-                    (i64.trunc_sat_f64_s (local.get 1)))))
-                (local.set 0 (call $f{(number + 1) % functions} (i32.shr_u (local.get 0)
-                    (i32.const 1))))
-                (br $l)))
-            (local.get 3))""")
+    bodies = (BODY.format(number=n, next=(n + 1) % functions) for n in range(functions))
     return bytes(wasmtime.wat2wasm(f"(module (memory 2) {' '.join(bodies)})"))
 
 
 def _rewriting(module: bytes, name: str) -> None:
     begin = time.process_time()
     metered = rewrite(module)
-    took = time.process_time() - begin
+    megabytes = len(module) / 1e6
+    speed = megabytes / (time.process_time() - begin)
     growth = len(metered.wasm) / len(module)
-    print(f"rewrite {name}: {len(module) / 1e6:.2f} MB at {len(module) / 1e6 / took:.2f} MB/s, "
-          f"{growth:.2f} times the size")  # fmt: skip
+    print(f"rewrite {name}: {megabytes:.2f} MB at {speed:.2f} MB/s, {growth:.2f} times the size")
+
+
+def _slowdowns(module: bytes) -> tuple[float, float]:
+    """Metered, and under wasmtime's switches, relative to the module as it was."""
+    forms = _starter(module, False), _starter(rewrite(module).wasm, False), _starter(module, True)
+    rounds = [[_cpu_seconds(form) for form in forms] for _ in range(RUNS)]
+    plain, metered, peer = (min(times) for times in zip(*rounds, strict=True))
+    return metered / plain, peer / plain
 
 
 def main() -> None:
@@ -154,23 +161,18 @@ def main() -> None:
     _rewriting(_large(), "generated")
     for path in sys.argv[1:]:
         _rewriting(Path(path).read_bytes(), Path(path).name)
-    modules = {name: bytes(wasmtime.wat2wasm(f'(module {text} (export "memory" (memory 0)))'
-               if "(memory" in text else f'(module {text} (memory (export "memory") 0))'))
-               for name, text in PROGRAMS.items()}  # fmt: skip
+    modules = {name: bytes(wasmtime.wat2wasm(f"(module {t})")) for name, t in PROGRAMS.items()}
     modules["mandelbrot"] = MANDELBROT.read_bytes()
     ours, theirs = [], []
     for name, module in modules.items():
-        forms = (_starter(module, False), _starter(rewrite(module).wasm, False),
-                 _starter(module, True))  # fmt: skip
-        plain, metered, peer = (
-            min(times) for times in zip(*([_cpu_seconds(f) for f in forms] for _ in range(RUNS)),
-                                        strict=True))  # fmt: skip
-        ours.append(metered / plain)
-        theirs.append(peer / plain)
-        print(f"{name:16} {plain * 1e3:7.1f} ms  metered {ours[-1]:.2f}x  "
-              f"wasmtime's fuel and NaN {theirs[-1]:.2f}x")  # fmt: skip
-    print(f"geometric mean   metered {geometric_mean(ours):.2f}x  "
-          f"wasmtime's {geometric_mean(theirs):.2f}x")  # fmt: skip
+        metered, peer = _slowdowns(module)
+        ours.append(metered)
+        theirs.append(peer)
+        print(f"{name:16} metered {metered:.2f}x  wasmtime's fuel and NaN {peer:.2f}x")
+    print(
+        f"geometric mean   metered {geometric_mean(ours):.2f}x  "
+        f"wasmtime's fuel and NaN {geometric_mean(theirs):.2f}x"
+    )
 
 
 if __name__ == "__main__":

@@ -188,6 +188,8 @@ for _copysign in (0x98, 0xA6):
 HIDES_NAN: Final[dict[int, str]] = {
     **dict.fromkeys((*_span(0x8D, 0x97), *_span(0x5B, 0x60), 0xA8, 0xA9, 0xAE, 0xAF, 0xBB), "f"),
     **dict.fromkeys((*_span(0x9B, 0xA5), *_span(0x61, 0x66), 0xAA, 0xAB, 0xB0, 0xB1, 0xB6), "F"),
+    **dict.fromkeys((BULK, BULK + 1, BULK + 4, BULK + 5), "f"),
+    **dict.fromkeys((BULK + 2, BULK + 3, BULK + 6, BULK + 7), "F"),
     **dict.fromkeys(_simd(*_span(103, 106), 95, 227, *_span(228, 233), *_span(65, 70)), F32X4),
     **dict.fromkeys(_simd(94, 116, 117, 122, 148, 239, *_span(240, 245), *_span(71, 76)), F64X2),
 }
