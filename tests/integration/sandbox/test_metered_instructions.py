@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
+import subprocess
+from pathlib import Path
 
+import pytest
 import wasmtime
 
 from gstd.sandbox.metering import rewrite
@@ -142,6 +147,49 @@ def test_every_instruction_gives_the_same_result_and_memory() -> None:
             traps += wanted == "trap"
         assert after.memory() == before.memory(), name
     assert traps > 100
+
+
+NODE = """
+const fs = require("fs"), hash = require("crypto").createHash("sha256");
+const [file, list, plenty] = process.argv.slice(-3);
+const { exports } = new WebAssembly.Instance(new WebAssembly.Module(fs.readFileSync(file)));
+const ends = JSON.parse(fs.readFileSync(list)).map(([name, args]) => {
+  exports.gstd_fuel.value = BigInt(plenty);
+  let end = "ok";
+  try { exports[name](...args.map(BigInt)); } catch { end = "trap"; }
+  const bytes = Buffer.from(exports.memory.buffer, 1024, 16).toString("hex");
+  return [end, String(exports.gstd_fuel.value), bytes];
+});
+hash.update(Buffer.from(exports.memory.buffer));
+console.log(JSON.stringify([ends, hash.digest("hex")]));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("tier", ["--liftoff-only", "--no-liftoff"])
+def test_v8_gives_the_same_results_fuel_and_memory(tmp_path: Path, tier: str) -> None:
+    opcodes = sorted(SIGNATURES)
+    rewritten = rewrite(module(opcodes)).wasm
+    calls = [
+        (f"op_{opcode:x}", args)
+        for opcode in opcodes
+        for args in arguments(len(SIGNATURES[opcode].split(":")[0]))
+    ]
+    instance = Instance(rewritten)
+    ends = []
+    for name, args in calls:
+        instance.fuel = PLENTY
+        end = "trap" if instance.call(name, *args) == "trap" else "ok"
+        ends.append([end, str(instance.fuel), instance.read(RESULT, 16).hex()])
+    (tmp_path / "m.wasm").write_bytes(rewritten)
+    (tmp_path / "calls").write_text(
+        json.dumps([(name, [str(arg) for arg in args]) for name, args in calls])
+    )
+    command = ["node", tier, "-e", NODE, "--", tmp_path / "m.wasm", tmp_path / "calls", str(PLENTY)]
+    answer = subprocess.run(command, capture_output=True, check=True, text=True)
+    theirs, memory = json.loads(answer.stdout)
+    assert theirs == ends
+    assert memory == instance.memory()
 
 
 CONTROL = """
