@@ -3,13 +3,17 @@
     python -m benchmarks.metering
 
 Prints MB/s of rewriting, then for each program its time metered and under wasmtime's own fuel
-and NaN switches, both relative to the module as it was, and the geometric means. The best of
-several runs counts, because the machine is shared.
+and NaN switches, both relative to the module as it was, the same in V8's optimising compiler where
+node is installed, and the geometric means. The best of several runs counts, because the machine
+is shared.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +160,35 @@ def _slowdowns(module: bytes) -> tuple[float, float]:
     return metered / plain, peer / plain
 
 
+NODE = """
+const fs = require("fs");
+const time = (file) => {
+  const module = new WebAssembly.Module(fs.readFileSync(file));
+  let best = Infinity;
+  for (let run = 0; run < 5; run++) {
+    const { exports } = new WebAssembly.Instance(module);
+    if (exports.gstd_fuel) exports.gstd_fuel.value = 1n << 60n;
+    const start = process.cpuUsage();
+    exports._start();
+    best = Math.min(best, process.cpuUsage(start).user);
+  }
+  return best;
+};
+const [plain, metered] = process.argv.slice(-2).map(time);
+console.log(metered / plain);
+"""
+
+
+def _slowdown_in_v8(module: bytes) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "plain.wasm", Path(folder) / "metered.wasm"]
+        files[0].write_bytes(module)
+        files[1].write_bytes(rewrite(module).wasm)
+        command = ["node", "--no-liftoff", "-e", NODE, "--", *map(str, files)]
+        answer = subprocess.run(command, capture_output=True, check=True, text=True)
+    return float(answer.stdout)
+
+
 def main() -> None:
     """Print everything; further modules to rewrite may be named on the command line."""
     _rewriting(_large(), "generated")
@@ -173,6 +206,11 @@ def main() -> None:
         f"geometric mean   metered {geometric_mean(ours):.2f}x  "
         f"wasmtime's fuel and NaN {geometric_mean(theirs):.2f}x"
     )
+    if shutil.which("node"):
+        found = {n: _slowdown_in_v8(m) for n, m in modules.items() if n != "mandelbrot"}
+        for name, slowdown in found.items():
+            print(f"{name:16} metered {slowdown:.2f}x in V8")
+        print(f"geometric mean   metered {geometric_mean(found.values()):.2f}x in V8")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class ModuleUnsupportedFeature(ModuleRefused):
     """The module uses a WebAssembly proposal that is not allowed here."""
 
     code = "module_unsupported_feature"
-    hint = "Build without threads, exceptions, garbage collection, tail calls and memory64."
+    hint = "Build without threads, exceptions, GC, tail calls, relaxed SIMD and memory64."
 
 
 class ModuleForbiddenImport(ModuleRefused):
