@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gstd.kernel.errors import GstdError
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where in a module: the index of a function, imports first, and a byte of the file."""
+
+    function: int
+    offset: int
 
 
 class ModuleRefused(GstdError):  # noqa: N818 - its subclasses read as what the module is
@@ -11,6 +20,7 @@ class ModuleRefused(GstdError):  # noqa: N818 - its subclasses read as what the 
     code = "module_refused"
     status = 422
     hint = "Build a WASI preview 1 command: clang --target=wasm32-wasi, or Rust's wasm32-wasip1."
+    place: Place | None = None
 
 
 class ModuleTooLarge(ModuleRefused):
@@ -53,7 +63,7 @@ class ModuleUnsupportedFeature(ModuleRefused):
     """The module uses a WebAssembly proposal that is not allowed here."""
 
     code = "module_unsupported_feature"
-    hint = "Build without threads, exceptions, garbage collection, tail calls and memory64."
+    hint = "Build without threads, exceptions, GC, tail calls, relaxed SIMD and memory64."
 
 
 class ModuleForbiddenImport(ModuleRefused):
@@ -131,6 +141,13 @@ class ModuleLimitExceeded(ModuleRefused):
 
     code = "module_limit_exceeded"
     hint = "Split the program, strip unused code, and export only _start and memory."
+
+
+class ModuleReservedName(ModuleRefused):
+    """The module uses a name that begins with ``gstd_``, which metering reserves."""
+
+    code = "module_reserved_name"
+    hint = "Upload the module as its compiler made it, not one that is metered already."
 
 
 class ModuleDoesNotCompile(ModuleRefused):
