@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -108,7 +109,7 @@ def dramatiq() -> None:
     start()
     worker.start()
     while True:
-        time.sleep(1)
+        signal.pause()
 
 
 async def saq() -> None:

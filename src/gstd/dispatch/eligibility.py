@@ -6,7 +6,7 @@ are asked last, for the few tasks at the head of a class that fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -137,14 +137,14 @@ def conditions_of(device: DeviceActor, request: OffersRequest, policy: Policy) -
     )
 
 
+def class_misfits(needs: TaskClass, device: Conditions) -> Iterator[Rule]:
+    """All rules that keep the tasks of this class from the device, in order."""
+    return (rule for rule, keeps in _CLASS_RULES.items() if keeps(needs, device))
+
+
 def class_misfit(needs: TaskClass, device: Conditions) -> Rule | None:
     """The first rule that keeps all tasks of this class from the device; ``None`` if it fits."""
-    return next((rule for rule, keeps in _CLASS_RULES.items() if keeps(needs, device)), None)
-
-
-def class_misfits(needs: TaskClass, device: Conditions) -> list[Rule]:
-    """All rules that keep the tasks of this class from the device, in order."""
-    return [rule for rule, keeps in _CLASS_RULES.items() if keeps(needs, device)]
+    return next(class_misfits(needs, device), None)
 
 
 def task_misfit(

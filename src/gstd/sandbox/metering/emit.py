@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from gstd.sandbox.metering.opcodes import F32X4, F64X2
-from gstd.sandbox.sections import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
+from gstd.sandbox.sections import F32, F64, V128
 
 HOST_FAULT: Final = -(1 << 63)
 """Fuel of an instance whose engine refused memory or a table that the module may have."""
@@ -25,7 +25,6 @@ _CANONICAL: Final = {
     F32X4: (b"\xfd\x0c" + _NAN32 * 4, b"\xfd\x41\xfd\x52"),  # f32x4.eq, v128.bitselect
     F64X2: (b"\xfd\x0c" + _NAN64 * 2, b"\xfd\x47\xfd\x52"),
 }
-VALUE_TYPES: Final = (I32, I64, F32, F64, V128, FUNCREF, EXTERNREF)
 
 
 def u32(value: int) -> bytes:
