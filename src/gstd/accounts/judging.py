@@ -19,15 +19,17 @@ _sql = load_queries("gstd.accounts")
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """How a device's attempts ended: accepted, proved wrong, not ended by the device.
+    """How a device's attempts ended: accepted for others, proved wrong, not ended by the device.
 
-    ``speeds`` were measured on accepted ones, in fuel per millisecond.
+    ``own`` were accepted for its own account: they are no reason for trust, but it ended them.
+    ``speeds`` were measured on those for others, in fuel per millisecond.
     """
 
     device_id: UUID
     accepted: int = 0
     wrong: int = 0
     faults: int = 0
+    own: int = 0
     speeds: tuple[float, ...] = ()
 
 
@@ -88,7 +90,7 @@ def _judge(device: Judged, judgement: Judgement, policy: Policy, now: datetime) 
     trust = trust_after(device.trust, judgement.accepted, judgement.wrong)
     is_lost = device.state == "active" and judgement.wrong > 0 and trust < policy.min_trust
     jitter = random.random()  # noqa: S311 - only spreads returns
-    judged = device.succeeded(judgement.accepted, policy).failed(
+    judged = device.succeeded(judgement.accepted + judgement.own, policy).failed(
         judgement.faults, now, policy, jitter
     )
     return msgspec.structs.replace(

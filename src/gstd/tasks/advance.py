@@ -175,18 +175,29 @@ def _judgements(moves: Sequence[Move], policy: Policy) -> list[Judgement]:
     """What devices did. The tasks of one's own account earn no trust and measure no speed."""
     right: dict[UUID, int] = defaultdict(int)
     wrong: dict[UUID, int] = defaultdict(int)
+    own: dict[UUID, int] = defaultdict(int)
     speeds: dict[UUID, list[float]] = defaultdict(list)
     for move in moves:
         for decision in move.step.decisions:
             attempt = decision.attempt
             wrong[attempt.device_id] += decision.verdict is Verdict.WRONG
-            if decision.state is AttemptState.ACCEPTED and attempt.account_id != move.task.owner:
+            if decision.state is not AttemptState.ACCEPTED:
+                continue
+            if attempt.account_id == move.task.owner:
+                own[attempt.device_id] += 1
+            else:
                 right[attempt.device_id] += 1
                 speeds[attempt.device_id] += _speed(attempt, policy)
     return [
-        Judgement(device, right[device], wrong[device], speeds=tuple(speeds[device]))
-        for device in sorted({*right, *wrong})
-        if right[device] or wrong[device]
+        Judgement(
+            device,
+            right[device],
+            wrong[device],
+            own=own[device],
+            speeds=tuple(speeds[device]),
+        )
+        for device in sorted({*right, *wrong, *own})
+        if right[device] or wrong[device] or own[device]
     ]
 
 

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
+from gstd.accounts import service as accounts
 from gstd.bus.bus import Bus
 from gstd.dispatch.matchmaker import Matchmaker
+from gstd.protocol.types import Role
 from gstd.protocol.work import Offer, OffersRequest
 from gstd.sandbox.profile import PROFILE
-from tests.world import SECRET, Device, World, outcome
+from tests.world import CREDITS, SECRET, Device, World, outcome
 
 
 @pytest_asyncio.fixture
@@ -87,3 +89,20 @@ async def test_a_new_device_holds_at_most_its_first_quota(world: World, maker: M
     await world.job(tasks=20)
     offers = await offered(world, maker, await world.device(), free=20)
     assert len(offers) == world.policy.first_quota
+
+
+async def test_work_for_its_own_account_closes_the_circuit_and_earns_no_trust(
+    world: World, maker: Matchmaker
+) -> None:
+    owner = await world.account(Role.REQUESTER, Role.WORKER, credits=CREDITS)
+    device = await world.device(owner)
+    await fail(world, device, world.policy.breaker_failures)
+    world.clock.advance(milliseconds=world.policy.breaker_base_ms)
+    await world.job(owner, tasks=4)
+    [probe] = await offered(world, maker, device, free=4)
+    await world.submit(device, await world.claim(device, probe.task_id), outcome())
+    await world.referee()
+    assert len(await offered(world, maker, device, free=4)) == 2
+    [actor] = await world.run(lambda conn: accounts.devices_of_keys(conn, [device.key.public]))
+    assert actor is not None
+    assert actor.trust == device.actor.trust
